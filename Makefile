@@ -1,0 +1,57 @@
+# Two commands do all the set-up: `make demo` and `make test`. PYTHON= chooses the interpreter,
+# VENV= where the virtual environment lies.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# The stamps name the interpreter, so that another PYTHON= rebuilds the environment.
+PYTHON_ID := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' || echo none)
+MADE := $(VENV)/.made-$(PYTHON_ID)
+INSTALLED := $(VENV)/.installed-$(PYTHON_ID)
+INSTALLED_DEV := $(VENV)/.installed-dev-$(PYTHON_ID)
+
+.PHONY: demo test lint bench system clean
+
+demo: system $(INSTALLED)
+	$(BIN)/python examples/demo.py
+
+test: system lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED_DEV)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: system $(INSTALLED)
+	$(BIN)/python benchmarks/run.py
+
+# What only the system's package manager can supply. Installed where that needs no password.
+system:
+	@missing=""; \
+	command -v bwrap >/dev/null || missing="bubblewrap"; \
+	test -e $(MADE) || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	test -n "$$missing" || exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing:" $$missing; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else \
+		echo "missing:" $$missing; echo "  run: sudo apt-get install" $$missing; exit 1; \
+	fi
+
+$(MADE): | system
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(INSTALLED): pyproject.toml $(MADE)
+	$(PIP) install --editable .
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml $(MADE)
+	$(PIP) install --editable '.[dev]'
+	@touch $@ $(INSTALLED)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

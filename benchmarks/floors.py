@@ -1,0 +1,200 @@
+"""What the benchmarks compare with: the same work done with as little as possible."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rock_gym.backends.seccomp import filter_program
+
+
+def bwrap_flags() -> list[str]:
+    """The flags with which bwrap alone makes a sandbox like the embedded backend's."""
+    flags = ["--unshare-all", "--unshare-user", "--disable-userns", "--uid", "1000"]
+    flags += ["--gid", "1000", "--hostname", "sandbox", "--cap-drop", "ALL", "--die-with-parent"]
+    flags += ["--new-session", "--as-pid-1", "--clearenv", "--ro-bind", "/usr", "/usr"]
+    for path in ("/bin", "/sbin", "/lib", "/lib64"):
+        if os.path.islink(path):
+            flags += ["--symlink", os.readlink(path), path]
+    for name in ("alternatives", "ld.so.cache", "localtime", "nsswitch.conf", "passwd", "ssl"):
+        flags += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    flags += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
+    for path in ("/dev/shm", "/tmp", "/home/user", "/work"):
+        flags += ["--size", str(64 << 20), "--tmpfs", path]
+    for prefix in sorted({sys.prefix, sys.base_prefix} - {"/usr"}):
+        flags += ["--ro-bind", prefix, prefix]
+    return [*flags, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/work"]
+
+
+def bare_bwrap() -> Callable[[], object]:
+    """Return a call that runs ``true`` in bwrap."""
+    program = os.memfd_create("seccomp")
+    os.write(program, filter_program())
+    os.lseek(program, 0, os.SEEK_SET)
+    command = ["bwrap", *bwrap_flags(), "--seccomp", str(program), "--", "true"]
+
+    def run() -> None:
+        try:
+            subprocess.run(command, env={}, pass_fds=[program], check=True)
+        finally:
+            os.close(program)
+
+    return run
+
+
+class RawBash:
+    """bash on two pipes, with no care for anything: a command, its code, a line."""
+
+    def __enter__(self) -> RawBash:
+        self.process = subprocess.Popen(
+            ["bash", "--norc", "--noprofile"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.stdin, self.stdout = self.process.stdin.fileno(), self.process.stdout.fileno()
+        return self
+
+    def run(self, command: str) -> bytes:
+        os.write(self.stdin, f"{command}\necho $?\n".encode())
+        answer = b""
+        while not answer.endswith(b"\n"):
+            answer += os.read(self.stdout, 65536)
+        return answer
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+class GemInProcess:
+    """A process that imports gem and times its own steps."""
+
+    def __init__(self, gem_id: str, action: str) -> None:
+        self.arguments = [gem_id, action]
+
+    def __enter__(self) -> GemInProcess:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "gem-steps", *self.arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        return self
+
+    def steps(self, count: int) -> list[float]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(count, file=self.process.stdin, flush=True)
+        taken: list[float] = json.loads(self.process.stdout.readline())
+        return taken
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def fork_many(number: int) -> float:
+    """Seconds until so many forks of a small Python have said that they run."""
+    code = (
+        "import os, sys, time\nstart = time.perf_counter()\nread, write = os.pipe()\n"
+        f"for _ in range({number}):\n"
+        "    if os.fork() == 0: os.write(write, b'x'); time.sleep(9); os._exit(0)\n"
+        f"while {number} > 0:\n"
+        f"    got = globals().get('got', 0) + len(os.read(read, {number}))\n"
+        f"    if got == {number}: break\n"
+        "print(time.perf_counter() - start, flush=True)\nos.killpg(0, 9)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
+    return float(process.stdout)
+
+
+def proportional_mb(pid: int | None = None) -> float:
+    """Proportional memory of a process, by default of all below this one, in MB."""
+    pids = _below(os.getpid()) if pid is None else {pid}
+    total_kib = 0
+    for each in pids:
+        try:
+            lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total_kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total_kib / 1024
+
+
+def _below(root: int) -> set[int]:
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                text = Path("/proc", entry, "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry)] = int(text.rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    level = {root}
+    while level:
+        level = {pid for pid, parent in parents.items() if parent in level} - found
+        found |= level
+    return found
+
+
+def imported_gem_mb() -> float:
+    """Proportional memory of a process that has imported gem."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import gem; print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        return proportional_mb(process.pid)
+    finally:
+        process.communicate(b"\n")
+
+
+def _serve_gem_steps(gem_id: str, action: str) -> None:
+    import gem
+
+    out, sys.stdout = sys.stdout, sys.stderr
+    env: Any = gem.make(gem_id)
+    for line in sys.stdin:
+        taken: list[float] = []
+        env.reset(seed=1)
+        while len(taken) < int(line):
+            start = time.perf_counter()
+            _, _, terminated, truncated, _ = env.step(action)
+            taken.append(time.perf_counter() - start)
+            if terminated or truncated:
+                env.reset(seed=1)
+        print(json.dumps(taken), file=out, flush=True)
+
+
+def _first_reset(gem_id: str) -> None:
+    import rock_gym
+
+    env = rock_gym.make(gem_id, backend="bubblewrap")
+    start = time.perf_counter()
+    env.reset(seed=1)
+    print(time.perf_counter() - start)
+    env.close()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "gem-steps":
+        _serve_gem_steps(*sys.argv[2:])
+    else:
+        _first_reset(*sys.argv[2:])

@@ -1,0 +1,243 @@
+"""What a backend is: it starts containers, and a container opens live processes with byte streams.
+
+Everything else (one-shot commands, bash sessions, the GEM guest) is built once, above this seam,
+and is the same on every backend. Backends know containers and nothing of GEM.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Protocol
+
+from rock_gym.spec import SandboxSpec
+
+STDOUT = 1
+STDERR = 2
+CONTROL = 3
+
+# A process finds the socket that `open(channel=...)` passed at this descriptor.
+CHANNEL_FD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do here, so that callers and ``doctor`` need not guess.
+
+    Attributes:
+        sockets: ``open(channel=...)`` hands a connected socket to the process.
+        control: ``open(control=True)`` gives a stream for end markers apart from the output.
+        memory: Who holds the memory limit: ``"cgroup"``, ``"rlimit"`` (per process) or ``"none"``.
+        cpu: Who holds the CPU limit: ``"cgroup"`` or ``"none"``.
+        pids: Who holds the limit on processes: ``"cgroup"``, ``"rlimit"`` or ``"none"``.
+        disk: Who holds the disk limit: ``"tmpfs"``, ``"quota"`` or ``"none"``.
+    """
+
+    sockets: bool
+    control: bool
+    memory: str
+    cpu: str
+    pids: str
+    disk: str
+
+
+class Process(Protocol):
+    """A live process in a container.
+
+    Not safe for concurrent readers: whoever owns the process holds its own lock.
+    """
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, 128 + n after signal n, or None while it runs or was not yet seen to end.
+
+        It becomes known in ``receive`` or ``wait``, never on its own.
+        """
+
+    def send(self, data: bytes, timeout_s: float | None = None) -> None:
+        """Write all of ``data`` to its standard input.
+
+        Raises:
+            TimeoutError: If it does not read in time.
+            BrokenPipeError: If it has closed its input or ended.
+        """
+
+    def close_stdin(self) -> None:
+        """Give it an end of file on its standard input. Twice is fine."""
+
+    def receive(self, timeout_s: float | None = None) -> list[tuple[int, bytes]]:
+        """Wait for output, and return what is there as (stream, bytes) pairs.
+
+        Streams are STDOUT, STDERR and CONTROL. What the process wrote before it wrote to CONTROL
+        comes no later than that. When the process has ended, all it wrote is returned, then
+        ``exit_code`` is set and further calls return an empty list at once. A child that keeps a
+        stream open does not delay that.
+
+        Returns:
+            What arrived; empty when the time ran out or the process has ended.
+
+        Raises:
+            SandboxLost: If the container died, so that no exit code will ever come.
+        """
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for its end, without reading. Returns the exit code, or None in time-out.
+
+        Raises:
+            SandboxLost: If the container died, so that no exit code will ever come.
+        """
+
+    def children(self) -> frozenset[int]:
+        """Return identifiers of its present direct children, for ``kill_descendants(spare=)``."""
+
+    def kill_descendants(self, signal: int, spare: frozenset[int] = frozenset()) -> int:
+        """Signal all its descendants but those in ``spare`` and below them.
+
+        Orphans count: a process in a container adopts what its descendants leave behind.
+
+        Returns:
+            How many were signalled.
+        """
+
+    def kill(self) -> None:
+        """Kill it and all its descendants. Never waits, and twice is fine."""
+
+    def close(self) -> None:
+        """Give up the streams, without killing anything. Twice is fine."""
+
+
+class FileWriter(Protocol):
+    """A file on its way into a container: appears under its name whole, or not at all."""
+
+    def write(self, data: bytes) -> None:
+        """Append bytes.
+
+        Raises:
+            FileError: If the file system is full.
+        """
+
+    def commit(self) -> None:
+        """Put the file in place, replacing what was there.
+
+        Raises:
+            FileError: If it cannot be put there.
+        """
+
+    def abort(self) -> None:
+        """Remove what was written. Does nothing after ``commit``, and twice is fine."""
+
+
+class Container(Protocol):
+    """A started container. All methods may be called from any thread."""
+
+    @property
+    def id(self) -> str:
+        """The sandbox id it was started for."""
+
+    @property
+    def workdir(self) -> str:
+        """Where relative paths and new processes start."""
+
+    @property
+    def run_dir(self) -> str:
+        """A directory for the library's own files, writable, not backed by the image."""
+
+    @property
+    def shell(self) -> str:
+        """The path of bash where the image has it, else of its POSIX shell."""
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """What a process gets for its environment unless it is given more."""
+
+    def open(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: bool = False,
+        merge_stderr: bool = False,
+        control: bool = False,
+        channel: socket.socket | None = None,
+    ) -> Process:
+        """Start a process inside.
+
+        Args:
+            argv: The program, looked up on PATH unless it holds a slash, and its arguments.
+            env: Variables that are added to ``environ``.
+            cwd: Where it starts, relative to ``workdir``.
+            stdin: Whether it gets a pipe for its standard input, or else ``/dev/null``.
+            merge_stderr: Whether its standard error goes where its standard output goes.
+            control: Whether it gets a CONTROL stream, for writing, at descriptor CONTROL_FD.
+            channel: A connected socket, which it gets at descriptor CHANNEL_FD. The caller
+                closes its own copy.
+
+        Raises:
+            FileError: If the program or ``cwd`` is not there or cannot be used.
+            SandboxLost: If the container has died.
+            SandboxClosed: If the container was killed by us.
+        """
+
+    def open_read(self, path: str) -> IO[bytes]:
+        """Open a regular file inside for reading, unbuffered and seekable.
+
+        Raises:
+            FileError: If it is not there, not a regular file, or not readable inside.
+        """
+
+    def open_write(self, path: str, *, mode: int | None = None) -> FileWriter:
+        """Begin a file inside; parents are made, and the old file stays until ``commit``.
+
+        Args:
+            path: Relative to ``workdir`` or absolute.
+            mode: Its permission bits; None keeps those of a file that it replaces, else 0o644.
+
+        Raises:
+            FileError: If it cannot be made there.
+        """
+
+    def is_alive(self) -> bool:
+        """Whether it still runs. Never waits."""
+
+    def kill(self) -> None:
+        """End the container and all in it, at once. Twice is fine."""
+
+
+# Where a process opened with control=True finds that stream. Dash takes one digit only, and
+# scripts like to use 3 and 4 for themselves.
+CONTROL_FD = 9
+
+
+class Backend(Protocol):
+    """Starts containers. All methods may be called from any thread."""
+
+    @property
+    def name(self) -> str:
+        """The name users know it by, such as ``"bubblewrap"``."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do here."""
+
+    def check(self, spec: SandboxSpec) -> None:
+        """Refuse a spec that can never be started here, before anything is started.
+
+        Raises:
+            SpecError: If the backend cannot do what the spec asks for.
+            ImageNotFound: If it has no such image.
+        """
+
+    def start(self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0) -> Container:
+        """Start a container and return once it takes commands.
+
+        Raises:
+            SpecError: As ``check``.
+            ImageNotFound: As ``check``.
+            BackendUnavailable: If this machine cannot run this kind of container.
+            StartFailed: If this one did not come up.
+        """
+
+    def close(self) -> None:
+        """Kill every container that is left and free what the backend holds. Twice is fine."""

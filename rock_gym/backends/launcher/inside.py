@@ -1,0 +1,156 @@
+"""The child that joins a sandbox: it enters all its namespaces, gives up all rights, and execs.
+
+Two processes do it. The first enters the namespaces; only *its* child is in the process
+namespace, so it forks, reports that child's pid and ends. The launcher adopts the second, which
+makes the exit code the kernel's own word. File requests are served by the same kind of process,
+without an exec: it opens the file as the sandbox's user under the sandbox's rules, so that no
+link inside can lead out, and passes the descriptor to the owner.
+"""
+
+import array
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import resource
+import signal
+import socket
+import stat
+
+import linux
+
+FIRST_FREE_FD = 64
+
+
+def join(request: dict, pidfd: int, fds: list[int], report: int, seccomp: bytes) -> None:
+    """Join and serve the request. Never returns; what goes wrong is reported."""
+    try:
+        linux.forbid_inspection()
+        if os.geteuid() == 0:
+            os.setgroups([])
+        linux.setns(pidfd, linux.ALL_NAMESPACES)
+        pid = os.fork()
+        if pid != 0:
+            _report(report, {"pid": pid})
+            os._exit(0)
+        _confine(request, seccomp)
+        if request["op"] == "open":
+            _exec(request, fds[1:])
+        else:
+            _serve_file(request, fds[0], report)
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "EIO")
+        _report(report, {"error": name, "text": error.strerror, "path": error.filename})
+    except Exception as error:  # ours, then: without this it would pass for a lost sandbox
+        _report(report, {"error": "EIO", "text": repr(error)})
+    finally:
+        os._exit(1)
+
+
+def _report(fd: int, message: dict) -> None:
+    os.write(fd, json.dumps(message).encode() + b"\n")
+
+
+def _confine(request: dict, seccomp: bytes) -> None:
+    """Be nobody special in there, for ever."""
+    os.setsid()
+    # What the program's descendants leave behind comes back to it, so that they can be found.
+    linux.adopt_orphans()
+    for name, limit in request["rlimits"]:
+        resource.setrlimit(getattr(resource, name), (limit, limit))
+    linux.drop_bounding_set()
+    gid, uid = request["gid"], request["uid"]
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    linux.set_capabilities(0)
+    linux.forbid_new_privileges()
+    linux.forbid_inspection()
+    linux.install_seccomp(seccomp)
+    os.umask(0o022)
+
+
+def _exec(request: dict, fds: list[int]) -> None:
+    """Become the program."""
+    targets = request["targets"]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD) for fd in fds]
+    for fd, target in zip(high, targets, strict=True):
+        for number in target:
+            os.dup2(fd, number)
+    os.chdir(request["cwd"])
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    environment = request["env"]
+    argv = request["argv"]
+    os.execve(_find(argv[0], environment.get("PATH", "/usr/bin:/bin")), argv, environment)
+
+
+def _find(program: str, path: str) -> str:
+    if "/" in program:
+        return program
+    for directory in path.split(":"):
+        candidate = f"{directory}/{program}"
+        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
+            return candidate
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
+
+
+# Files
+
+
+def _serve_file(request: dict, fd: int, report: int) -> None:
+    """Open a file for the owner; it does the reading or writing through the descriptor."""
+    sock = socket.socket(fileno=fd)
+    os.chdir(request["cwd"])
+    if request["op"] == "read":
+        file = _open_regular(request["path"])
+        _pass(sock, file)
+    else:
+        _write(request, sock)
+    os.close(report)
+    os._exit(0)
+
+
+def _pass(sock: socket.socket, fd: int) -> None:
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+    sock.sendmsg([b'{"file": true}'], ancillary)
+
+
+def _open_regular(path: str) -> int:
+    # Opening a FIFO or a device could block or do something; O_NONBLOCK and the check prevent it.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    kind = os.fstat(fd).st_mode
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(kind):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return fd
+
+
+def _write(request: dict, sock: socket.socket) -> None:
+    """Make a new file beside the target, let the owner fill it, and rename it over the target."""
+    target = os.path.realpath(request["path"])
+    directory = os.path.dirname(target)
+    os.makedirs(directory, exist_ok=True)
+    if os.path.isdir(target):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), request["path"])
+    temporary = f"{directory}/.{os.path.basename(target)[:200]}.{os.urandom(6).hex()}"
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(fd, _mode_for(request["mode"], target))
+        _pass(sock, fd)
+        if sock.recv(64) == b"commit":
+            os.rename(temporary, target)
+            sock.send(b'{"done": true}')
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _mode_for(mode: int | None, target: str) -> int:
+    if mode is not None:
+        return mode
+    try:
+        return stat.S_IMODE(os.stat(target).st_mode)
+    except FileNotFoundError:
+        return 0o644

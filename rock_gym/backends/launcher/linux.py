@@ -1,0 +1,124 @@
+"""The system calls that the launcher needs and Python's ``os`` does not have, through ctypes.
+
+Only what is called from a freshly forked, single-threaded child: nothing here takes locks.
+"""
+
+import ctypes
+import os
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+ALL_NAMESPACES = (
+    CLONE_NEWUSER
+    | CLONE_NEWNS
+    | CLONE_NEWPID
+    | CLONE_NEWNET
+    | CLONE_NEWIPC
+    | CLONE_NEWUTS
+    | CLONE_NEWCGROUP
+)
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+
+_PR_SET_DUMPABLE = 4
+_PR_SET_SECCOMP = 22
+_PR_CAPBSET_DROP = 24
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_SECCOMP_MODE_FILTER = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+
+with open("/proc/sys/kernel/cap_last_cap") as _file:
+    _LAST_CAPABILITY = int(_file.read())
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+# Made once: a ctypes array type costs more to make than the call that it is for.
+_CapabilityHeader = ctypes.c_uint32 * 2
+_CapabilityData = ctypes.c_uint32 * 6
+
+
+class _BpfProgram(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def unshare(flags: int) -> None:
+    """Move this process into new namespaces."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, flags: int) -> None:
+    """Move this process into the namespaces that a pidfd or a namespace file names."""
+    _check(_libc.setns(fd, flags), "setns")
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    """Mount; an empty string stands for a null pointer."""
+    arguments = [text.encode("utf-8", "surrogateescape") or None for text in (source, kind, data)]
+    path = target.encode("utf-8", "surrogateescape")
+    result = _libc.mount(arguments[0], path, arguments[1], ctypes.c_ulong(flags), arguments[2])
+    _check(result, f"mount {target}")
+
+
+def _prctl(option: int, value: object, what: str) -> None:
+    _check(_libc.prctl(option, value, 0, 0, 0), what)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever the descendants leave behind. Survives exec."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, "subreaper")
+
+
+def forbid_inspection() -> None:
+    """Keep others of the same user from reading this process's memory and descriptors."""
+    _prctl(_PR_SET_DUMPABLE, 0, "dumpable")
+
+
+def forbid_new_privileges() -> None:
+    """Make set-user-id programs and file capabilities powerless from here on."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")
+
+
+def drop_bounding_set(keep: int = 0) -> None:
+    """Make sure that no exec gives back a capability that is not in the mask ``keep``.
+
+    Needs CAP_SETPCAP, so it comes before the change of user.
+    """
+    for number in range(_LAST_CAPABILITY + 1):
+        if not keep >> number & 1:
+            _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+
+
+def set_capabilities(mask: int) -> None:
+    """Reduce the effective and permitted sets to ``mask`` and empty the inheritable one."""
+    header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    data = _CapabilityData(low, low, 0, high, high, 0)
+    _check(_libc.capset(header, data), "capset")
+
+
+def install_seccomp(program: bytes) -> None:
+    """Filter the system calls of this process and all it starts, for ever."""
+    bpf = _BpfProgram(len(program) // 8, program)
+    _check(
+        _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(bpf), 0, 0), "seccomp"
+    )

@@ -1,0 +1,215 @@
+"""The children that build what a sandbox sees, and the one that becomes bwrap.
+
+A *template* is a mount namespace in which the read-only root of an image lies ready on a tmpfs
+over ``/sys``: built once, kept by a descriptor, never seen outside. Each sandbox starts from a
+copy of it, which the kernel makes far faster than bwrap could mount it anew, and adds a tmpfs of
+its own to write to, whose size is the sandbox's disk limit. Nothing has a name on the host's
+disk, and nothing has to be unmounted.
+"""
+
+import fcntl
+import os
+import resource
+import signal
+
+import linux
+
+STAGE = "/sys"
+ROOT = f"{STAGE}/root"
+WRITABLE = f"{STAGE}/rw"
+
+_PLAIN = linux.MS_NOSUID | linux.MS_NODEV
+_READ_ONLY = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _PLAIN
+_NODE = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_NOSUID | linux.MS_NOEXEC
+
+_DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
+_DEVICE_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("ptmx", "pts/ptmx"),
+    ("stderr", "/proc/self/fd/2"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+)
+
+
+class Template:
+    """The namespaces that new sandboxes copy; raises OSError when they cannot be made."""
+
+    def __init__(self, plan: dict) -> None:
+        done_read, done_write = os.pipe()
+        hold_read, hold_write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(hold_write)
+            _build_and_hold(plan, done_write, hold_read)
+        os.close(done_write)
+        os.close(hold_read)
+        self.user_fd = -1
+        try:
+            text = os.read(done_read, 4096).decode("utf-8", "replace")
+            if text != "done":
+                raise OSError(text or "the template was not built")
+            if plan["own_user_namespace"]:
+                self.user_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            self.mount_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(done_read)
+            os.close(hold_write)
+            os.waitpid(pid, 0)
+
+
+def _build_and_hold(plan: dict, done: int, hold: int) -> None:
+    """Build the template, and live until it has been taken hold of. Never returns."""
+    try:
+        if plan["own_user_namespace"]:
+            _enter_user_namespace()
+        else:
+            linux.unshare(linux.CLONE_NEWNS)
+        _build(plan)
+        os.write(done, b"done")
+        os.read(hold, 1)
+    except OSError as error:
+        os.write(done, str(error).encode())
+    finally:
+        os._exit(0)
+
+
+def _enter_user_namespace() -> None:
+    """Get the right to mount, as an ordinary user: in a namespace where the user is itself."""
+    uid, gid = os.getuid(), os.getgid()
+    linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+def _build(plan: dict) -> None:
+    # Under systemd the root is shared, and a mount made here would show everywhere.
+    linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    linux.mount("tmpfs", STAGE, "tmpfs", _PLAIN, "size=4m,mode=0755")
+    os.umask(0o022)
+    os.mkdir(WRITABLE)
+    os.mkdir(ROOT)
+    linux.mount(ROOT, ROOT, "", linux.MS_BIND)
+    for path in plan["directories"]:
+        os.makedirs(ROOT + path, exist_ok=True)
+    for path, target in plan["links"]:
+        os.symlink(target, ROOT + path)
+    for path, text in plan["files"]:
+        with open(ROOT + path, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+    for path, code in plan["programs"]:
+        with open(ROOT + path, "wb") as file:
+            file.write(bytes.fromhex(code))
+        os.chmod(ROOT + path, 0o755)
+    for source, path in plan["binds"]:
+        _bind(source, STAGE + path)
+    for text, path in plan["covers"]:
+        _cover(text, STAGE + path)
+    _build_devices()
+    linux.mount("", ROOT, "", _READ_ONLY)
+
+
+def _build_devices() -> None:
+    """Make ``/dev``: what programs cannot do without, and places for pts and shm."""
+    device = f"{ROOT}/dev"
+    linux.mount("tmpfs", device, "tmpfs", _PLAIN, "size=64k,mode=0755")
+    for name in _DEVICES:
+        with open(f"{device}/{name}", "w"):
+            pass
+        linux.mount(f"/dev/{name}", f"{device}/{name}", "", linux.MS_BIND)
+        linux.mount("", f"{device}/{name}", "", _NODE)
+    for name, target in _DEVICE_LINKS:
+        os.symlink(target, f"{device}/{name}")
+    os.mkdir(f"{device}/pts")
+    os.mkdir(f"{device}/shm")
+    linux.mount("", device, "", _READ_ONLY)
+
+
+def _bind(source: str, target: str) -> None:
+    if os.path.isdir(source):
+        os.makedirs(target, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "w"):
+            pass
+    linux.mount(source, target, "", linux.MS_BIND | linux.MS_REC)
+    # Done here, bwrap does not have to do it again for each sandbox.
+    linux.mount("", target, "", _READ_ONLY)
+
+
+def _cover(text: str, target: str) -> None:
+    """Show another text in the place of a file that is bound read-only."""
+    source = f"{STAGE}/cover"
+    with open(source, "w", encoding="utf-8") as file:
+        file.write(text)
+    linux.mount(source, target, "", linux.MS_BIND)
+    linux.mount("", target, "", _READ_ONLY)
+    os.unlink(source)
+
+
+# The child that becomes bwrap
+
+
+def run_bwrap(request: dict, template: Template, fds: list[int]) -> None:
+    """Become bwrap. Never returns; what goes wrong stands on standard error.
+
+    Args:
+        request: The owner's request.
+        template: What the sandbox starts from.
+        fds: What bwrap finds at 0, 1, 2, ...; its arguments name those numbers.
+    """
+    try:
+        for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]):
+            os.dup2(fd, number)
+        _enter_copy(template)
+        _make_writable(request)
+        _become(request["kuid"])
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        # An empty environment: bwrap's own would stay readable in /proc/1/environ.
+        os.execve(request["argv"][0], request["argv"], {})
+    except OSError as error:
+        os.write(2, f"{error}\n".encode())
+    finally:
+        os._exit(1)
+
+
+def _enter_copy(template: Template) -> None:
+    if template.user_fd >= 0:
+        linux.setns(template.user_fd, linux.CLONE_NEWUSER)
+    linux.setns(template.mount_fd, linux.CLONE_NEWNS)
+    linux.unshare(linux.CLONE_NEWNS)
+
+
+def _make_writable(request: dict) -> None:
+    linux.mount("tmpfs", WRITABLE, "tmpfs", _PLAIN, f"size={request['size']},mode=0755")
+    shm = f"size={request['shm_size']},mode=1777"
+    linux.mount("tmpfs", f"{ROOT}/dev/shm", "tmpfs", _PLAIN, shm)
+    pts = linux.MS_NOSUID | linux.MS_NOEXEC
+    linux.mount("devpts", f"{ROOT}/dev/pts", "devpts", pts, "newinstance,ptmxmode=0666,mode=620")
+    kuid = request["kuid"]
+    os.umask(0)
+    for path, mode in request["writable"]:
+        source = f"{WRITABLE}/{path.replace('/', '-')}"
+        os.mkdir(source, mode)
+        if kuid is not None:
+            os.chown(source, kuid, kuid)
+        linux.mount(source, ROOT + path, "", linux.MS_BIND)
+    os.umask(0o022)
+    for place, path in request["late"]:
+        os.makedirs(ROOT + path, exist_ok=True)
+        linux.mount(STAGE + place, ROOT + path, "", linux.MS_BIND | linux.MS_REC)
+
+
+def _become(kuid: int | None) -> None:
+    """Give up being root: a kernel uid of 0 may write sysctls whatever its namespaces."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if kuid is not None:
+        os.setgroups([])
+        os.setresgid(kuid, kuid, kuid)
+        os.setresuid(kuid, kuid, kuid)
+    linux.forbid_new_privileges()

@@ -1,0 +1,142 @@
+"""The ``rock-gym`` command.
+
+Results go to standard output, as a table or with ``--json`` as JSON; what went wrong is one line on
+standard error with the next command to type. Exit codes: 0 done, 1 it did not work, 2 the command
+line makes no sense. Modules that a command needs are imported by that command alone, so that
+``--help`` and shell completion stay quick.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rock_gym._version import __version__
+from rock_gym.errors import RockGymError
+
+if TYPE_CHECKING:
+    from rock_gym.sandbox import Sandbox
+
+__all__ = ["main"]
+
+EMBEDDED = "bubblewrap"
+
+
+class _Group(click.Group):
+    """Turns the library's errors into one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RockGymError as error:
+            raise click.ClickException(str(error)) from error
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rock-gym")
+def main() -> None:
+    """GEM environments for LLM agents, each inside a sandbox."""
+
+
+@main.command()
+@click.argument("pattern", default="")
+@json_option
+def envs(pattern: str, as_json: bool) -> None:
+    """List environments, or those with PATTERN in one of their ids."""
+    from rock_gym.gem import catalog
+
+    found = [
+        {"id": record.gym_id, "gem_id": record.gem_id}
+        for record in catalog.RECORDS
+        if pattern.lower() in f"{record.gym_id} {record.gem_id}".lower()
+    ]
+    if not found:
+        raise click.ClickException(f"no id holds {pattern!r}; see all with: rock-gym envs")
+    if as_json:
+        _print_json(found)
+    else:
+        _print_table(
+            ("gymnasium.make", "rock_gym.make"), ((row["id"], row["gem_id"]) for row in found)
+        )
+
+
+@main.command()
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Check that embedded sandboxes work here; exit 0 if they do."""
+    checks = _examine()
+    if as_json:
+        _print_json([vars(check) for check in checks])
+    else:
+        for check in checks:
+            mark = click.style("ok", "green") if check.ok else click.style("failed", "red")
+            click.echo(f"{check.name}: {mark}  {check.detail}")
+    if not all(check.ok for check in checks):
+        ctx.exit(1)
+
+
+@main.group()
+def guest() -> None:
+    """Manage the interpreter that runs GEM inside sandboxes."""
+
+
+@guest.command()
+def install() -> None:
+    """Build, once, an interpreter with GEM in your cache, for Pythons that cannot have it."""
+    from rock_gym.gem import interpreter
+
+    click.echo(interpreter.install())
+
+
+@dataclass(frozen=True)
+class _Check:
+    """One line of ``doctor``."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def _examine() -> list[_Check]:
+    from rock_gym.sandbox import Sandbox
+
+    start = time.perf_counter()
+    try:
+        with Sandbox.start(backend=EMBEDDED) as sandbox:
+            sandbox.execute(["true"], check=True)
+            took_ms = (time.perf_counter() - start) * 1000
+            return [
+                _Check("embedded sandbox", True, f"answers {took_ms:.0f} ms after its start"),
+                _Check("limits", True, _limits(sandbox)),
+            ]
+    except RockGymError as error:
+        return [_Check("embedded sandbox", False, error.message)]
+
+
+def _limits(sandbox: Sandbox) -> str:
+    holds = sandbox.capabilities
+    parts = {"memory": holds.memory, "cpus": holds.cpu, "processes": holds.pids, "disk": holds.disk}
+    return ", ".join(f"{name} by {how}" for name, how in parts.items())
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

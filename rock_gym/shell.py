@@ -1,0 +1,329 @@
+"""One framed command channel over a shell process, the same for bash and for plain sh.
+
+A command and its end marker go to the shell in one write. The marker is a number drawn afresh for
+each command, which comes back with the exit code over a stream of its own, so that no output can
+be taken for it. What the command prints is never parsed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rock_gym.backends.base import CONTROL, CONTROL_FD, Container, Process
+from rock_gym.errors import CommandTimeout, SandboxLost, SessionClosed, SpecError
+from rock_gym.output import Output
+
+# How long a command gets to end after SIGINT, and then its processes after SIGKILL.
+_INTERRUPT_S = 0.3
+_KILL_S = 2.0
+_KILL_ROUND_S = 0.02
+
+# A function, as the code that `$?` should have can be set in no other way without a fork.
+_SET_CODE = "__rock_gym_code() { return $1; }\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ShellResult:
+    """How a command went.
+
+    Attributes:
+        output: What it printed to its standard output and error, in order.
+        exit_code: Its exit code, 128 + n after signal n.
+        truncated: Whether the middle of the output was left out.
+    """
+
+    output: str
+    exit_code: int
+    truncated: bool
+
+
+class Shell:
+    """A shell that takes one command at a time; the caller serialises.
+
+    Args:
+        container: Where it runs.
+        cwd: Where it starts.
+        env: More environment variables.
+    """
+
+    def __init__(
+        self, container: Container, cwd: str | None = None, env: dict[str, str] | None = None
+    ) -> None:
+        self._container = container
+        self._cwd = cwd
+        self._env = env
+        self._code = 0
+        self._process = self._start()
+
+    def _start(self, cwd: str | None = None) -> Process:
+        shell = self._container.shell
+        argv = [shell, "--noprofile", "--norc"] if shell.endswith("bash") else [shell]
+        process = self._container.open(
+            argv,
+            env=self._env,
+            cwd=cwd or self._cwd,
+            stdin=True,
+            merge_stderr=True,
+            control=True,
+        )
+        process.send(_SET_CODE.encode())
+        self._code = 0
+        return process
+
+    @property
+    def exit_code(self) -> int | None:
+        """The shell's own exit code once it has ended."""
+        return self._process.exit_code
+
+    def run(self, command: str, timeout_s: float | None) -> ShellResult:
+        """Run a command and wait for it.
+
+        Raises:
+            CommandTimeout: If it outlived its limit; it has been killed.
+            SandboxLost: If the sandbox died.
+            SessionClosed: If the shell had ended already.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        output = Output()
+        nonce = secrets.token_hex(8)
+        before = self._process.children()
+        try:
+            self._process.send(self._frame(command, nonce), timeout_s)
+            done = self._read(nonce, output, deadline)
+        except BrokenPipeError:
+            raise SessionClosed("the session's shell has ended; create a new session") from None
+        except TimeoutError:
+            done = False
+        if not done:
+            restarted = self._rescue(nonce, output, before)
+            raise CommandTimeout(
+                f"the command ran longer than {timeout_s:g} s and was killed"
+                + ("; its session was started anew and has lost its state" if restarted else "")
+                + "; pass a larger timeout, or None for no limit",
+                output=output.text(),
+                session_restarted=restarted,
+            )
+        text = output.text()
+        if nonce in text:
+            # Under `set -x` the shell also tells of the command that writes the marker.
+            text = "".join(line for line in text.splitlines(keepends=True) if nonce not in line)
+        return ShellResult(text, self._code, output.truncated)
+
+    def _frame(self, command: str, nonce: str) -> bytes:
+        # `command` keeps a syntax error in eval from ending a plain sh. The redirection keeps
+        # `cat` and its like from swallowing what follows. The marker stands in no braces: after
+        # an open quote in eval, bash would take them for a syntax error.
+        quoted = command.replace("'", "'\\''")
+        text = (
+            f"command eval '{quoted}' </dev/null\n"
+            f"command printf '%s %d\\n' {nonce} $? >&{CONTROL_FD}\n"
+        )
+        if self._code:
+            # So that `echo $?` tells of the command before. Not under `set -e`, which it would end.
+            text = f"case $- in *e*) ;; *) __rock_gym_code {self._code};; esac\n" + text
+        return text.encode("utf-8", "surrogateescape")
+
+    def _read(self, nonce: str, output: Output, deadline: float | None) -> bool:
+        """Collect output until the marker comes or the shell ends; False when time runs out."""
+        marker = b""
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            chunks = self._process.receive(left)
+            for stream, data in chunks:
+                if stream == CONTROL:
+                    marker += data
+                else:
+                    output.add(data)
+            code = _find_code(marker, nonce)
+            if code is None and self._process.exit_code is not None:
+                code = self._process.exit_code
+            if code is not None:
+                self._code = code
+                return True
+
+    def _rescue(self, nonce: str, output: Output, before: frozenset[int]) -> bool:
+        """Free the shell from a command that ran too long. Returns whether it was replaced."""
+        process = self._process
+        discarded = Output(kept_bytes=0)
+        if process.kill_descendants(signal.SIGINT, spare=before) and self._read(
+            nonce, discarded, time.monotonic() + _INTERRUPT_S
+        ):
+            # Its end may have left children that ignore the signal.
+            process.kill_descendants(signal.SIGKILL, spare=before)
+            return self._replace_if_ended()
+        deadline = time.monotonic() + _KILL_S
+        while time.monotonic() < deadline:
+            killed = process.kill_descendants(signal.SIGKILL, spare=before)
+            if self._read(nonce, discarded, time.monotonic() + _KILL_ROUND_S):
+                process.kill_descendants(signal.SIGKILL, spare=before)
+                return self._replace_if_ended()
+            if not killed:
+                break  # it is the shell itself that runs on
+        self._replace()
+        return True
+
+    def _replace_if_ended(self) -> bool:
+        if self._process.exit_code is None:
+            return False
+        self._replace()
+        return True
+
+    def _replace(self) -> None:
+        old, self._process = self._process, self._start()
+        old.kill()
+        old.close()
+
+    def interrupt(self) -> None:
+        """Send SIGINT to what the shell runs. May be called from another thread."""
+        self._process.kill_descendants(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Kill the shell and all it has started. May be called from another thread."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the shell and all it has started. Twice is fine."""
+        self._process.kill()
+        self._process.close()
+
+
+def _find_code(marker: bytes, nonce: str) -> int | None:
+    """Find the exit code of one command in what came over the control stream."""
+    for line in marker.splitlines():
+        words = line.split()
+        if len(words) == 2 and words[0] == nonce.encode() and words[1].isdigit():
+            return int(words[1])
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """How a one-shot command went.
+
+    Attributes:
+        stdout: What it printed to its standard output.
+        stderr: What it printed to its standard error.
+        exit_code: Its exit code, 128 + n after signal n.
+        truncated: Whether the middle of either was left out.
+    """
+
+    stdout: str
+    stderr: str
+    exit_code: int
+    truncated: bool
+
+
+# The kernel refuses single arguments of 128 KiB and more.
+_LONGEST_ARGUMENT = 120_000
+
+
+def run_command(
+    container: Container,
+    command: str | list[str],
+    *,
+    timeout_s: float | None,
+    cwd: str | None,
+    env: dict[str, str] | None,
+    on_process: Callable[[Process], None] = lambda process: None,
+) -> CommandResult:
+    """Run one command in a process of its own.
+
+    It ends when its main process does; what it leaves in the background lives on.
+
+    Args:
+        container: Where it runs.
+        command: An argument list, or a string for the shell.
+        timeout_s: How long it may run; None for no limit.
+        cwd: Where it starts.
+        env: More environment variables.
+        on_process: Told of the process, so that others can end it.
+
+    Raises:
+        CommandTimeout: If it outlived its limit; all it started has been killed.
+        FileError: If the program or ``cwd`` is not there.
+        SandboxLost: If the sandbox died.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    argv = _argv(container, command)
+    process = container.open(argv, env=env, cwd=cwd)
+    try:
+        on_process(process)
+        outputs = {1: Output(), 2: Output()}
+        while process.exit_code is None:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                process.kill()
+                raise CommandTimeout(
+                    f"the command ran longer than {timeout_s:g} s and was killed; "
+                    "pass a larger timeout, or None for no limit",
+                    output=outputs[1].text() + outputs[2].text(),
+                )
+            for stream, data in process.receive(left):
+                outputs[stream].add(data)
+        return CommandResult(
+            stdout=outputs[1].text(),
+            stderr=outputs[2].text(),
+            exit_code=process.exit_code,
+            truncated=outputs[1].truncated or outputs[2].truncated,
+        )
+    except SandboxLost as error:
+        error.output = outputs[1].text() + outputs[2].text()
+        raise
+    finally:
+        process.close()
+
+
+def _argv(container: Container, command: str | list[str]) -> list[str]:
+    if not isinstance(command, str):
+        return command
+    if len(command.encode("utf-8", "surrogateescape")) < _LONGEST_ARGUMENT:
+        return [container.shell, "-c", command]
+    script = f"{container.run_dir}/{secrets.token_hex(8)}"
+    writer = container.open_write(script, mode=0o600)
+    try:
+        writer.write(command.encode("utf-8", "surrogateescape"))
+        writer.commit()
+    finally:
+        writer.abort()
+    # Read in whole before it is removed: the shell opens its script once.
+    return [container.shell, "-c", '. "$1"; c=$?; rm -f "$1"; exit $c', "sh", script]
+
+
+def check_command(command: str | list[str]) -> str | list[str]:
+    """Return a command if it is one that can be run.
+
+    Raises:
+        SpecError: If it is empty, of another type, or holds a NUL.
+    """
+    words = [command] if isinstance(command, str) else command
+    if not isinstance(words, (list, tuple)) or not words:
+        raise SpecError(f"a command is a string or a list of strings, not {command!r}")
+    for word in words:
+        if not isinstance(word, (str, os.PathLike)):
+            raise SpecError(f"a command is a string or a list of strings, not {command!r}")
+        if "\0" in os.fspath(word):
+            raise SpecError("a command cannot hold a NUL character; write it to a file instead")
+    return command if isinstance(command, str) else [os.fspath(word) for word in words]
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """Return a timeout in seconds if it is one.
+
+    Raises:
+        SpecError: If it is negative or not a number.
+    """
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise SpecError(
+            f"a timeout is a number of seconds from 0, or None for no limit, not {timeout!r}"
+        )
+    # Beyond a year poll(2) could not take it any more.
+    return min(float(timeout), 3.15e7)

@@ -1,0 +1,167 @@
+"""Looking at processes from outside, and waiting with a deadline instead of sleeping."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def eventually(condition: Callable[[], object], timeout: float = 10.0) -> bool:
+    """Poll until the condition holds; False when the deadline passes first."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail when the block took longer: nothing hangs."""
+    start = time.monotonic()
+    yield
+    elapsed = time.monotonic() - start
+    assert elapsed < seconds, f"took {elapsed:.1f} s, at most {seconds} s allowed"
+
+
+def parents() -> dict[int, int]:
+    """Every process's parent."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                # The name stands in parentheses and may hold anything.
+                found[int(entry)] = int(
+                    Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[1]
+                )
+    return found
+
+
+def descendants(root: int | None = None) -> set[int]:
+    """Every process below ``root`` (by default this process), dead ones not yet waited for too."""
+    table = parents()
+    found: set[int] = set()
+    level = {os.getpid() if root is None else root}
+    while level:
+        level = {pid for pid, parent in table.items() if parent in level} - found
+        found |= level
+    return found
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except OSError:
+        return ""
+
+
+def namespace_members(link: str) -> set[int]:
+    """The host's ids of all processes in a pid namespace, named as readlink inside names it."""
+    # Tests kill what this returns: it must never be the host.
+    assert link.startswith("pid:["), link
+    assert link != os.readlink("/proc/self/ns/pid"), "the sandbox has no pid namespace of its own"
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{entry}/ns/pid") == link:
+                    found.add(int(entry))
+    return found
+
+
+def members(sandbox: Any) -> set[int]:
+    """The host's ids of all processes in a sandbox."""
+    return namespace_members(sandbox.execute("readlink /proc/self/ns/pid").stdout.strip())
+
+
+def wait_gone(pids: set[int], timeout: float = 5.0) -> set[int]:
+    """Wait until processes have ended, woken by the kernel; returns those that have not."""
+    deadline = time.monotonic() + timeout
+    left = set()
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            ready, _, _ = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+        finally:
+            os.close(handle)
+        if not ready:
+            left.add(pid)
+    return left
+
+
+class Owner:
+    """A Python process of its own that starts sandboxes and tells about them, line by line."""
+
+    def __init__(self, script: str, *, env: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", script],
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            close_fds=False,
+            text=True,
+        )
+
+    def __enter__(self) -> Owner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.close_input()
+        self.process.communicate()
+
+    def close_input(self) -> None:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+            self.process.stdin = None
+
+    def tells(self) -> Any:
+        """The next line it prints, as JSON."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            _, errors = self.process.communicate(timeout=10)
+            raise AssertionError(f"it ended with {self.process.returncode}: {errors}")
+        return json.loads(line)
+
+    def say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def below(self) -> set[int]:
+        return descendants(self.process.pid)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        self.process.send_signal(number)
+
+
+def forget(things: list[Any]) -> None:
+    """Drop what is in a list, which must hold the last references to it."""
+    things.clear()
+    gc.collect()
+
+
+def run_owner(script: str, *, env: dict[str, str] | None = None, timeout: float = 60.0) -> Any:
+    """Run a script in a process of its own to its end; returns the JSON it prints."""
+    with Owner(script, env=env) as owner:
+        told = owner.tells()
+        owner.close_input()
+        _, errors = owner.process.communicate(timeout=timeout)
+        assert owner.process.returncode == 0, errors
+    return told

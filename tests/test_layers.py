@@ -1,0 +1,161 @@
+"""A module imports only from lower layers, and the host imports nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "rock_gym"
+
+# Lower first. Parts of one tier know nothing of each other; within a part anything goes but cycles.
+TIERS = (
+    ("_version", "errors"),
+    ("spec",),
+    ("backends",),
+    ("shell",),
+    ("sandbox",),
+    ("pool", "gem"),
+    ("envs",),
+    ("registration", "server", "cli", "adapters"),
+    ("__init__", "__main__"),
+)
+RANK = {part: rank for rank, tier in enumerate(TIERS) for part in tier}
+
+# What runs inside, or beside, is copied or started alone, and so may lean on little.
+ALONE = {
+    "backends/launcher": set(),
+    "gem/guest.py": {"msgspec", "gem"},
+    "gem/wire.py": {"msgspec"},
+}
+HEAVY = ("gem", "docker", "ray", "starlette", "PIL", "rich", "pandas", "datasets", "click")
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """Every module that a file imports, by its full name, also inside functions."""
+    package = ("rock_gym", *path.relative_to(PACKAGE).parent.parts)
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = f"{base}.{node.module}" if base and node.module else node.module or base
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return tuple(found)
+
+
+def our_imports(path: Path) -> Iterator[str]:
+    """Of these, our own modules, without the package's name in front."""
+    for name in imports(path):
+        inner = name.removeprefix("rock_gym.")
+        target = PACKAGE.joinpath(*inner.split("."))
+        if name == "rock_gym":
+            continue  # the names that follow in "from rock_gym import ..." are listed too
+        if inner != name and (target.with_suffix(".py").exists() or target.is_dir()):
+            yield inner
+
+
+def part(module: str) -> str:
+    return module.split(".")[0]
+
+
+def test_there_is_something_to_check() -> None:
+    """An empty list would pass everything below."""
+    assert len(modules()) > 5
+    assert any(list(our_imports(path)) for path in modules())
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_go_down(path: Path) -> None:
+    own = part(name_of(path))
+    assert own in RANK, f"give {own} a layer in {Path(__file__).name}"
+    for module in our_imports(path):
+        below = part(module)
+        assert below == own or RANK[below] < RANK[own], f"{name_of(path)} imports {module}"
+
+
+def test_there_is_no_cycle() -> None:
+    """Within a part too: the library can be read from bottom to top."""
+    # A package's own __init__ may gather its parts; what matters is that they do not need it.
+    graph = {
+        name_of(path): {
+            m for m in our_imports(path) if not (PACKAGE / m.replace(".", "/")).is_dir()
+        }
+        for path in modules()
+        if path.name != "__init__.py"
+    }
+    seen: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join([*trail, module])
+        if module not in seen:
+            for target in graph.get(module, ()):
+                visit(target, (*trail, module))
+            seen.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def lonely_files() -> list[tuple[Path, set[str]]]:
+    found = []
+    for place, allowed in ALONE.items():
+        path = PACKAGE / place
+        files = [path] if path.suffix else sorted(path.rglob("*.py"))
+        siblings = {file.stem for file in path.parent.glob("*.py")} if path.suffix else set()
+        siblings |= {file.stem for file in files}
+        found += [(file, allowed | siblings) for file in files]
+    return found
+
+
+@pytest.mark.parametrize(("path", "allowed"), lonely_files(), ids=lambda value: str(value)[-24:])
+def test_what_runs_alone_leans_on_little(path: Path, allowed: set[str]) -> None:
+    """Standard library and what is named above; of ours only the files that lie beside it."""
+    for name in imports(path):
+        root = name.split(".")[0]
+        beside = name.removeprefix("rock_gym.gem.").split(".")[0]
+        assert (
+            root in sys.stdlib_module_names
+            or root in allowed
+            or (name.startswith("rock_gym") and (beside in ("rock_gym", "wire")))
+        ), f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_only_the_guest_imports_gem(path: Path) -> None:
+    """It costs a second and 100 MB, and reseeds and reconfigures whatever imports it."""
+    if path.relative_to(PACKAGE).as_posix() != "gem/guest.py":
+        assert not [name for name in imports(path) if name.split(".")[0] == "gem"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_the_core_knows_nothing_of_the_server(path: Path) -> None:
+    """Deleting server/ changes no line elsewhere, but for the command that starts it."""
+    if part(name_of(path)) not in ("server", "cli"):
+        assert not [name for name in imports(path) if name.startswith("rock_gym.server")]
+
+
+def test_importing_the_library_imports_nothing_heavy() -> None:
+    """Neither does making an environment, which starts nothing."""
+    code = (
+        "import json, sys, rock_gym\n"
+        f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
