@@ -89,7 +89,8 @@ class BubblewrapBackend:
         """Start a sandbox; see ``Backend.start``."""
         self.check(spec)
         plan = host.host_plan(spec.read_only)
-        sock = self._running_launcher().start(_start_request(plan, spec))
+        request = _start_request(plan, spec)
+        sock = self._running_launcher().start(request, plan.key, plan.template)
         try:
             reply, _ = receive_reply(sock, time.monotonic() + timeout_s)
         except TimeoutError:
@@ -143,7 +144,6 @@ class BubblewrapContainer:
         self._lock = threading.Lock()
         self._killed = False
         self._dead = False
-        self._identity = {"uid": host.UID, "gid": host.GID, "rlimits": _rlimits(spec)}
 
     def open(
         self,
@@ -188,7 +188,7 @@ class BubblewrapContainer:
         self, request: dict[str, Any], cwd: str | None = None, fds: Sequence[int] = ()
     ) -> tuple[socket.socket, dict[str, Any], list[int]]:
         """Send a request about this sandbox, and wait for its answer."""
-        request = {**self._identity, **request, "cwd": os.path.join(self.workdir, cwd or "")}
+        request = {**request, "cwd": os.path.join(self.workdir, cwd or "")}
         ours, theirs = owned_pair()
         try:
             with theirs:
@@ -312,10 +312,10 @@ def _start_request(plan: host.Plan, spec: SandboxSpec) -> dict[str, Any]:
         "argv": [_find_bwrap(), *plan.argv],
         "kuid": random.SystemRandom().choice(_KUIDS) if os.geteuid() == 0 else None,
         "size": spec.resources.disk_bytes or _DEFAULT_DISK_BYTES,
+        "identity": {"uid": host.UID, "gid": host.GID, "rlimits": _rlimits(spec)},
         "shm_size": _SHM_BYTES,
         "writable": plan.writable,
         "late": plan.late,
-        "plan": plan.template,
     }
 
 

@@ -8,6 +8,7 @@ their sockets and secrets. Home, work directory and /tmp are writable and share 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import site
@@ -69,6 +70,7 @@ class Plan:
     """What the launcher needs to start sandboxes of one image, but for what each has of its own.
 
     Attributes:
+        key: A name for the template, equal for equal ones.
         template: How the read-only root is built, in the launcher's terms.
         argv: Arguments of bwrap.
         writable: Directories that a sandbox may write to, with their modes.
@@ -78,6 +80,7 @@ class Plan:
         shell: The best shell inside.
     """
 
+    key: str
     template: dict[str, Any]
     argv: tuple[str, ...]
     writable: tuple[tuple[str, int], ...]
@@ -103,8 +106,10 @@ def host_plan(read_only: tuple[str, ...] = ()) -> Plan:
             raise SpecError(f"read_only must name directories below closed ones, not {path!r}")
         shown += [path, os.path.realpath(path)]
     places = {path: _place(path, number) for number, path in enumerate(_outermost(shown))}
+    template = _template(places)
     return Plan(
-        template=_template(places),
+        key=hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest(),
+        template=template,
         argv=(*_ISOLATION, *_MOUNTS, "--seccomp", _SECCOMP_FD, "--info-fd", _INFO_FD, "--", _INIT),
         writable=_WRITABLE,
         late=tuple((place, path) for path, place in places.items() if _is_late(path)),
@@ -167,7 +172,6 @@ def _template(places: dict[str, str]) -> dict[str, Any]:
             files.append((f"/etc/{name}", text))
     binds += places.items()
     template: dict[str, Any] = {
-        "own_user_namespace": os.geteuid() != 0,
         "directories": ["/proc", "/dev", "/etc", "/root", "/var/tmp", *(p for p, _ in _WRITABLE)],
         "links": links,
         "files": files,
@@ -178,7 +182,6 @@ def _template(places: dict[str, str]) -> dict[str, Any]:
     configuration = _venv_configuration()
     if configuration:
         template["covers"].append((configuration, _inside(places, f"{sys.prefix}/pyvenv.cfg")))
-    template["key"] = json.dumps(template, sort_keys=True)
     return template
 
 

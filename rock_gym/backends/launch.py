@@ -100,6 +100,7 @@ class Launcher:
         program = filter_program()
         self._control, theirs = owned_pair()
         self._lock = threading.Lock()
+        self._known: set[str] = set()
         self.owner = os.getpid()
         with theirs:
             command = [sys.executable, "-I", "-S", str(_PROGRAM), str(theirs.fileno())]
@@ -130,8 +131,15 @@ class Launcher:
         """Whether it runs, and was started by this process rather than by one we forked from."""
         return self.owner == os.getpid() and self._process.poll() is None
 
-    def start(self, request: dict[str, Any]) -> socket.socket:
+    def start(
+        self, request: dict[str, Any], key: str, plan: dict[str, Any]
+    ) -> socket.socket:
         """Begin a sandbox; its first reply comes over the returned socket.
+
+        Args:
+            request: What is the sandbox's own.
+            key: The name of its image's plan.
+            plan: The plan itself, which is sent only once: it is long.
 
         Raises:
             BackendUnavailable: If the launcher has died.
@@ -140,7 +148,11 @@ class Launcher:
         with theirs:
             try:
                 with self._lock:
-                    send_request(self._control, {"op": "start", **request}, [theirs.fileno()])
+                    if key not in self._known:
+                        send_request(self._control, {"op": "plan", "key": key, "plan": plan})
+                        self._known.add(key)
+                    request = {"op": "start", "plan": key, **request}
+                    send_request(self._control, request, [theirs.fileno()])
             except OSError as error:
                 ours.close()
                 raise BackendUnavailable(

@@ -1,1 +1,1 @@
-"""GEM inside sandboxes: the ids it ships, what is said over the wire, and both ends of that wire."""
+"""GEM inside sandboxes: the ids it ships, the wire, and what runs at both of its ends."""

@@ -1,29 +1,29 @@
 """What host and guest say to each other: typed messages in frames over a stream socket.
 
 A frame is four bytes of length, big endian, and one message in MessagePack. Both ends use this
-file; the guest has a copy beside it, so it leans on the standard library and msgspec alone.
-What comes from a guest is not to be trusted: sizes are limited, types are checked, and nothing
-in a message is ever the name of something to import.
+file; the guest has a copy, so it leans on the standard library and msgspec alone. What comes from
+a guest is not to be trusted: sizes are limited, types are checked, and nothing in a message is
+ever the name of something to import.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
+from .plain import MAX_DEPTH, plain
+
 MAX_FRAME_BYTES = 16 << 20
 MAX_INFO_BYTES = 4 << 20
-MAX_DEPTH = 16
 
 _HEADER_BYTES = 4
 _CHUNK_BYTES = 65536
-_MAX_ITEMS = 100_000
-_MAX_REPR = 2000
-_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+_MAX_DEPTH = 2 * MAX_DEPTH
 
 FaultKind = Literal["unavailable", "unknown_id", "env_error", "bad_request", "too_large"]
 
@@ -135,11 +135,19 @@ class Stepped(msgspec.Struct, tag=True, frozen=True):
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):
-    """The answer when something went wrong. After a failed Make the process ends."""
+    """The answer when something went wrong.
+
+    Attributes:
+        kind: What went wrong.
+        message: The same in words.
+        traceback: Where, inside.
+        fatal: Whether there is no environment, so that the process is of no use.
+    """
 
     kind: FaultKind
     message: str
     traceback: str = ""
+    fatal: bool = False
 
 
 ControlRequest = Fork | Ping
@@ -154,7 +162,6 @@ def _refuse_extension(code: int, data: memoryview) -> Any:
     raise ValueError(f"extension type {code}")
 
 
-# Made once and here: the guest takes this module's name away again after it has imported it.
 CONTROL_REQUESTS = msgspec.msgpack.Decoder(ControlRequest)
 CONTROL_REPLIES = msgspec.msgpack.Decoder(ControlReply)
 ENV_REQUESTS = msgspec.msgpack.Decoder(EnvRequest)
@@ -200,7 +207,7 @@ def decode(decoder: msgspec.msgpack.Decoder[T], data: bytes | memoryview) -> T:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
-        raise WireError(f"not a valid message: {str(error)[:_MAX_REPR]}") from None
+        raise WireError(f"not a valid message: {str(error)[:2000]}") from None
 
 
 class Channel(Generic[T]):
@@ -322,10 +329,8 @@ def pack_info(info: object) -> msgspec.Raw:
     """
     packed = None
     if type(info) is dict and all(_is_scalar(k, v) for k, v in info.items()):
-        try:
+        with contextlib.suppress(UnicodeEncodeError, OverflowError):
             packed = _encoder.encode(info)
-        except (UnicodeEncodeError, OverflowError):
-            pass
     if packed is None:
         value = plain({} if info is None else info if isinstance(info, Mapping) else {"info": info})
         packed = _encoder.encode(value if isinstance(value, dict) else {"info": value})
@@ -346,7 +351,7 @@ def unpack_info(packed: msgspec.Raw) -> dict[str, Any]:
     info = decode(_info_decoder, data)
     for value in info.values():
         if type(value) not in _SCALARS:
-            _check_plain(value, 2 * MAX_DEPTH)
+            _check_plain(value, _MAX_DEPTH)
     return info
 
 
@@ -368,99 +373,3 @@ def _check_plain(value: object, depth: int) -> None:
             _check_plain(item, depth - 1)
     else:
         raise WireError(f"an info holds a {type(value).__name__}, or is too deep")
-
-
-def plain(value: object) -> Any:
-    """Return a value as what JSON has; never raises, and never returns what cannot be sent.
-
-    Numbers and arrays of numpy become plain, keys become strings, integers that no 64 bits hold
-    and everything unknown become text. What is too deep or too much is cut.
-    """
-    return _Plain().convert(value, MAX_DEPTH)
-
-
-class _Plain:
-    """One conversion, with a budget: a list that holds itself ten times has no end."""
-
-    _CUT: ClassVar[str] = "..."
-
-    def __init__(self) -> None:
-        self.items = _MAX_ITEMS
-
-    def convert(self, value: Any, depth: int) -> Any:
-        self.items -= 1
-        if self.items < 0:
-            return self._CUT
-        try:
-            return self._convert(value, depth)
-        except Exception:
-            # Whatever an environment's object does when it is looked at, the channel lives on.
-            return _describe(value)
-
-    def _convert(self, value: Any, depth: int) -> Any:
-        if value is None or isinstance(value, bool):
-            return value
-        if isinstance(value, str):
-            return _text(value)
-        if isinstance(value, int):
-            number = int(value)
-            return number if _INT_MIN <= number <= _INT_MAX else _digits(number)
-        if isinstance(value, float):
-            return float(value)
-        if isinstance(value, (bytes, bytearray)):
-            return bytes(value).decode("utf-8", "backslashreplace")
-        if depth <= 0:
-            return _describe(value)
-        if isinstance(value, Mapping):
-            return self._mapping(value, depth)
-        if isinstance(value, (list, tuple)):
-            return self._list(value, depth)
-        if isinstance(value, (set, frozenset)):
-            return self._list(sorted(value, key=repr), depth)
-        if callable(getattr(value, "tolist", None)) and getattr(value, "size", 1) <= _MAX_ITEMS:
-            return self._array(value, depth)
-        return _describe(value)
-
-    def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-        made = {}
-        for key, item in value.items():
-            if self.items <= 0:
-                break
-            name = _text(key) if isinstance(key, str) else _text(str(key))
-            made[name] = self.convert(item, depth - 1)
-        return made
-
-    def _list(self, value: Iterable[Any], depth: int) -> list[Any]:
-        made = []
-        for item in value:
-            if self.items <= 0:
-                break
-            made.append(self.convert(item, depth - 1))
-        return made
-
-    def _array(self, value: Any, depth: int) -> Any:
-        inner = value.tolist()
-        # A long double stays one.
-        return float(value) if type(inner) is type(value) else self.convert(inner, depth - 1)
-
-
-def _text(value: str) -> str:
-    # Of a subclass only the characters: what it makes of str() is its own affair.
-    text = str.__str__(value)
-    if not text.isascii():
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def _digits(number: int) -> str:
-    try:
-        return str(number)
-    except ValueError:  # Python refuses to write out thousands of digits
-        return hex(number)
-
-
-def _describe(value: object) -> str:
-    try:
-        return _text(repr(value)[:_MAX_REPR])
-    except Exception:
-        return f"<{type(value).__name__}>"

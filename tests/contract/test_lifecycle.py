@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -261,8 +262,10 @@ def test_forgetting_to_stop_warns_and_stops(backend: str) -> None:
     sandbox.create_session().run("sleep 1000 &")
     forgotten, name = [sandbox], sandbox.id
     del sandbox
-    with pytest.warns(ResourceWarning, match=name):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         forget(forgotten)
+    assert [w for w in caught if w.category is ResourceWarning and name in str(w.message)]
     assert wait_gone(inside) == set()
 
 
@@ -393,3 +396,13 @@ def test_a_file_error_is_no_loss(sandbox: Any) -> None:
     with pytest.raises(FileError):
         sandbox.read_file("missing")
     assert sandbox.is_alive()
+
+
+def test_orphans_are_reaped(sandbox: Any) -> None:
+    """What a command leaves behind does not stay as zombies when it ends."""
+    session = sandbox.create_session()
+    for _ in range(20):
+        sandbox.execute("for i in 1 2 3 4 5; do (sleep 0.01 &) ; done")
+        session.run("for i in 1 2 3 4 5; do (setsid sleep 0.01 &) ; done")
+    states = "cat /proc/[0-9]*/stat 2>/dev/null | sed 's/.*) //' | cut -c1 | grep -c Z"
+    assert eventually(lambda: int(sandbox.execute(states).stdout) == 0), sandbox.execute(states)

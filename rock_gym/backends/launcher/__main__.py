@@ -13,7 +13,6 @@ Why a process of its own: joining a user namespace needs a single-threaded proce
 parent-death signal follows the *thread* that started it, and a fork costs what its parent weighs.
 """
 
-import array
 import gc
 import json
 import os
@@ -26,9 +25,8 @@ from collections.abc import Callable
 import inside
 import linux
 import stage
+from packets import load, receive
 
-MAX_FDS = 16
-MESSAGE_BYTES = 131072
 STDERR_BYTES = 4096
 PF_EXITING = 0x4
 
@@ -39,24 +37,6 @@ def send(sock: socket.socket, message: dict[str, object]) -> None:
         sock.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
     except OSError:
         pass
-
-
-def receive(sock: socket.socket) -> tuple[dict | None, list[int]]:
-    """Receive a request and its descriptors; None when the owner has closed its end."""
-    # Not socket.recv_fds: it ignores its flags, and these must not reach what is exec'd here.
-    room = socket.CMSG_LEN(MAX_FDS * 4)
-    data, ancillary, _, _ = sock.recvmsg(MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
-    received = array.array("i")
-    for _, _, part in ancillary:
-        received.frombytes(part)
-    fds = list(received)
-    if not data:
-        return None, fds
-    if data == b"+":  # too long for one packet: the text is in a file, passed last
-        with os.fdopen(fds.pop(), "rb") as file:
-            file.seek(0)
-            data = file.read()
-    return json.loads(data), fds
 
 
 def is_dying(pid: int) -> bool:
@@ -83,6 +63,7 @@ class Sandbox:
         self.init_fd = -1
         self.info = b""
         self.ready = False
+        self.spare: Joined | None = None
         self.pipes: dict[str, int] = {}
 
     def close_pipe(self, name: str) -> int:
@@ -93,13 +74,22 @@ class Sandbox:
         return fd
 
 
-class Opening:
-    """A process that is being joined to a sandbox."""
+class Joined:
+    """A process inside a sandbox, from its fork to its end: first a spare, then somebody's.
 
-    def __init__(self, sandbox: Sandbox, sock: socket.socket) -> None:
+    What it reports tells where it is: that it took a request, or an error. The end of the report
+    without an error is the exec.
+    """
+
+    def __init__(self, sandbox: Sandbox, sock: socket.socket, gate: int) -> None:
         self.sandbox = sandbox
-        self.sock = sock
+        self.sock = sock  # takes the request
+        self.gate = gate  # closed once the sandbox is ready
+        self.pid = -1
         self.reports = b""
+        self.exit_status: int | None = None
+        self.request: tuple[bytes, list[int]] | None = None
+        self.status: socket.socket | None = None  # to the owner
 
 
 class Launcher:
@@ -109,11 +99,11 @@ class Launcher:
         self.poll = select.epoll()
         self.handlers: dict[int, Callable[[], None]] = {}
         self.sandboxes: dict[int, Sandbox] = {}  # by the pid of bwrap
-        self.processes: dict[int, Opening] = {}  # by the pid of the joined process
-        self.joiners: set[int] = set()  # those between, whose ends nobody asks for
-        self.early_exits: dict[int, int] = {}  # reaped before we knew whose they were
+        self.processes: dict[int, Joined] = {}  # by pid
+        self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.control = control
         self.seccomp = b""
+        self.plans: dict[str, dict] = {}
         self.templates: dict[str, stage.Template] = {}
         self.wake_read, wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
@@ -146,12 +136,16 @@ class Launcher:
     # Requests
 
     def on_control(self) -> None:
-        """Take a request from the owner: the filter, or a new sandbox."""
-        request, fds = receive(self.control)
-        if request is None:
+        """Take a request from the owner: the filter, an image's plan, or a new sandbox."""
+        data, fds = receive(self.control)
+        if not data:
             sys.exit(0)
+        request = load(data, fds)
         if request["op"] == "seccomp":
             self.seccomp = bytes.fromhex(request["program"])
+            return
+        if request["op"] == "plan":
+            self.plans[request["key"]] = request["plan"]
             return
         sandbox = Sandbox(socket.socket(fileno=fds[0]), request)
         try:
@@ -182,11 +176,11 @@ class Launcher:
         self.watch(sandbox.pipes["ready"], lambda: self.on_ready(sandbox))
         self.watch(sandbox.sock.fileno(), lambda: self.on_sandbox(sandbox))
 
-    def template(self, plan: dict) -> stage.Template:
-        """Return what sandboxes of this plan start from, built when it is first asked for."""
-        if plan["key"] not in self.templates:
-            self.templates[plan["key"]] = stage.Template(plan)
-        return self.templates[plan["key"]]
+    def template(self, key: str) -> stage.Template:
+        """Return what sandboxes of a plan start from, built when it is first asked for."""
+        if key not in self.templates:
+            self.templates[key] = stage.Template(self.plans[key])
+        return self.templates[key]
 
     def on_info(self, sandbox: Sandbox) -> None:
         """Learn the pid of the sandbox's init from bwrap."""
@@ -204,6 +198,7 @@ class Launcher:
         except ProcessLookupError:
             return  # it died at once; bwrap's exit tells
         sandbox.init = pid
+        self.make_spare(sandbox)
         self.answer_start(sandbox)
 
     def on_ready(self, sandbox: Sandbox) -> None:
@@ -212,6 +207,9 @@ class Launcher:
         self.forget(sandbox.pipes["ready"])
         sandbox.close_pipe("ready")
         sandbox.ready = bool(data)
+        if sandbox.spare is not None and sandbox.spare.gate >= 0:
+            os.close(sandbox.spare.gate)
+            sandbox.spare.gate = -1
         self.answer_start(sandbox)
 
     def answer_start(self, sandbox: Sandbox) -> None:
@@ -223,44 +221,103 @@ class Launcher:
 
     def on_sandbox(self, sandbox: Sandbox) -> None:
         """Take a request for one sandbox, or its owner's end of file."""
-        request, fds = receive(sandbox.sock)
-        if request is None:
+        data, fds = receive(sandbox.sock)
+        if not data:
             self.forget(sandbox.sock.fileno())
             self.kill(sandbox)
             return
-        opening = Opening(sandbox, socket.socket(fileno=fds[0]))
-        report, theirs = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            inside.join(request, sandbox.init_fd, fds, theirs, self.seccomp)
-        self.joiners.add(pid)
-        os.close(theirs)
-        for fd in fds[1:]:
-            os.close(fd)
-        self.watch(report, lambda: self.on_report(opening, report))
+        self.assign(sandbox, data, fds)
+        if sandbox.bwrap in self.sandboxes:
+            self.make_spare(sandbox)
 
-    def on_report(self, opening: Opening, report: int) -> None:
-        """Follow a joining process: first its pid, then an error or the end of file of exec."""
+    def make_spare(self, sandbox: Sandbox) -> None:
+        """Have a process join the sandbox now, so that the next request need not wait for it.
+
+        Most of what a join costs is thereby off everybody's path.
+        """
+        if sandbox.spare is not None:
+            return
+        sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        report, their_report = os.pipe()
+        their_gate, gate = (-1, -1) if sandbox.ready else os.pipe()
+        spare = Joined(sandbox, sock, gate)
+        try:
+            spare.pid = self.fork_inside(sandbox)
+        except OSError:
+            pass  # the sandbox is dying; the end of the report tells
+        if spare.pid == 0:
+            # A copy of this end would keep the gate shut.
+            if gate >= 0:
+                os.close(gate)
+            sock.close()
+            identity = sandbox.request["identity"]
+            inside.join(identity, sandbox.init_fd, theirs, their_report, their_gate, self.seccomp)
+        theirs.close()
+        os.close(their_report)
+        if their_gate >= 0:
+            os.close(their_gate)
+        sandbox.spare = spare
+        if spare.pid > 0:
+            self.processes[spare.pid] = spare
+        self.watch(report, lambda: self.on_report(spare, report))
+
+    def fork_inside(self, sandbox: Sandbox) -> int:
+        """Fork a child that is in the sandbox's process namespace, and in no other one yet."""
+        linux.setns(sandbox.init_fd, linux.CLONE_NEWPID)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid != 0:
+                linux.setns(self.own_pids, linux.CLONE_NEWPID)
+        return pid
+
+    def assign(self, sandbox: Sandbox, data: bytes, fds: list[int]) -> None:
+        """Give a request to the spare; it waits in its socket until the join is done."""
+        self.make_spare(sandbox)
+        joined, sandbox.spare = sandbox.spare, None
+        joined.request = (data, fds)
+        try:
+            socket.send_fds(joined.sock, [data], fds)
+        except OSError:
+            pass  # it was killed from inside; the end of its report tells
+        joined.sock.close()
+
+    def on_report(self, joined: Joined, report: int) -> None:
+        """Follow a process on its way to its exec."""
         data = os.read(report, 4096)
         if data:
-            opening.reports += data
+            joined.reports += data
             return
         self.forget(report)
         os.close(report)
         answer: dict = {}
-        for line in opening.reports.splitlines():
+        for line in joined.reports.splitlines():
             answer.update(json.loads(line))
-        send(opening.sock, answer or {"error": "lost", "text": "the sandbox ended"})
-        pid = int(answer.get("pid", 0))
-        status = self.early_exits.pop(pid, None)
-        if "error" in answer or not pid:
-            opening.sock.close()
-            if pid and status is None:
-                self.joiners.add(pid)
-        elif status is None:
-            self.processes[pid] = opening
+        if joined.request is None:
+            # A spare that was killed from inside before it was needed.
+            if joined.sandbox.spare is joined:
+                joined.sandbox.spare = None
+            joined.sock.close()
+        elif not answer and joined.sandbox.bwrap in self.sandboxes:
+            self.assign(joined.sandbox, *joined.request)  # killed likewise: another one will
         else:
-            self.tell_exit(opening, status)
+            self.answer(joined, answer)
+
+    def answer(self, joined: Joined, answer: dict) -> None:
+        """Tell the owner what became of its request."""
+        assert joined.request is not None
+        fds = joined.request[1]
+        joined.status = socket.socket(fileno=fds[0])
+        for fd in fds[1:]:
+            os.close(fd)
+        if "error" in answer or not answer:
+            send(joined.status, answer or {"error": "lost", "text": "the sandbox ended"})
+            joined.status.close()
+            joined.status = None
+            return
+        send(joined.status, {"pid": joined.pid})
+        self.tell_exit(joined)
 
     # Ends
 
@@ -281,20 +338,22 @@ class Launcher:
             if pid in self.sandboxes:
                 self.end(self.sandboxes.pop(pid), status)
             elif pid in self.processes:
-                self.tell_exit(self.processes.pop(pid), status)
-            elif pid in self.joiners:
-                self.joiners.remove(pid)
-            else:
-                self.early_exits[pid] = status
+                joined = self.processes.pop(pid)
+                joined.exit_status = status
+                self.tell_exit(joined)
 
-    def tell_exit(self, opening: Opening, status: int) -> None:
-        """Send an exit code, unless the process only died because its sandbox did."""
-        code = os.waitstatus_to_exitcode(status)
-        if code == -signal.SIGKILL and is_dying(opening.sandbox.init):
-            send(opening.sock, {"lost": True})
+    def tell_exit(self, joined: Joined) -> None:
+        """Send an exit code, once there is one and the request has been answered."""
+        if joined.exit_status is None or joined.status is None:
+            return
+        code = os.waitstatus_to_exitcode(joined.exit_status)
+        if code == -signal.SIGKILL and is_dying(joined.sandbox.init):
+            # It did not end by itself: its sandbox did.
+            send(joined.status, {"lost": True})
         else:
-            send(opening.sock, {"exit": code if code >= 0 else 128 - code})
-        opening.sock.close()
+            send(joined.status, {"exit": code if code >= 0 else 128 - code})
+        joined.status.close()
+        joined.status = None
 
     def kill(self, sandbox: Sandbox) -> None:
         """Kill a sandbox: its init, whose end takes all others along, and bwrap after it."""
@@ -314,6 +373,9 @@ class Launcher:
         for name in tuple(sandbox.pipes):
             self.forget(sandbox.pipes[name])
             sandbox.close_pipe(name)
+        if sandbox.spare is not None and sandbox.spare.gate >= 0:
+            os.close(sandbox.spare.gate)
+            sandbox.spare.gate = -1
         if sandbox.init_fd >= 0:
             os.close(sandbox.init_fd)
             sandbox.init_fd = -1
@@ -321,12 +383,26 @@ class Launcher:
         sandbox.sock.close()
 
 
+def enter_user_namespace() -> None:
+    """Get the right to mount and to join, as an ordinary user: where the user is itself."""
+    uid, gid = os.getuid(), os.getgid()
+    linux.unshare(linux.CLONE_NEWUSER)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
 def main() -> None:
     """Run for the owner that is named on the command line."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    linux.adopt_orphans()
     linux.forbid_inspection()
+    if os.geteuid() != 0:
+        enter_user_namespace()
     gc.disable()  # forks then share their pages, and nothing here makes cycles that last
     gc.freeze()
     Launcher(control, int(sys.argv[2])).run()

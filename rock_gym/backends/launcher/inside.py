@@ -1,10 +1,9 @@
-"""The child that joins a sandbox: it enters all its namespaces, gives up all rights, and execs.
+"""The child that joins a sandbox: it enters its namespaces, gives up all rights, and execs.
 
-Two processes do it. The first enters the namespaces; only *its* child is in the process
-namespace, so it forks, reports that child's pid and ends. The launcher adopts the second, which
-makes the exit code the kernel's own word. File requests are served by the same kind of process,
-without an exec: it opens the file as the sandbox's user under the sandbox's rules, so that no
-link inside can lead out, and passes the descriptor to the owner.
+The launcher forks it into the sandbox's process namespace as its own child, which makes the exit
+code the kernel's own word. File requests are served by the same kind of process, without an exec:
+it opens the file as the sandbox's user under the sandbox's rules, so that no link inside can lead
+out, and passes the descriptor to the owner.
 """
 
 import array
@@ -19,22 +18,38 @@ import socket
 import stat
 
 import linux
+from packets import load, receive
 
 FIRST_FREE_FD = 64
 
 
-def join(request: dict, pidfd: int, fds: list[int], report: int, seccomp: bytes) -> None:
-    """Join and serve the request. Never returns; what goes wrong is reported."""
+def join(
+    identity: dict, pidfd: int, sock: socket.socket, report: int, gate: int, seccomp: bytes
+) -> None:
+    """Join, wait for a request and serve it. Never returns; what goes wrong is reported.
+
+    Args:
+        identity: Who to be inside: user, group and limits.
+        pidfd: The sandbox's init.
+        sock: Where the request comes from.
+        report: Where to tell what happens, one JSON object a line.
+        gate: Reaches its end of file when the sandbox's mounts are in place; -1 if they are.
+        seccomp: The filter.
+    """
     try:
         linux.forbid_inspection()
         if os.geteuid() == 0:
             os.setgroups([])
-        linux.setns(pidfd, linux.ALL_NAMESPACES)
-        pid = os.fork()
-        if pid != 0:
-            _report(report, {"pid": pid})
-            os._exit(0)
-        _confine(request, seccomp)
+        if gate >= 0:
+            os.read(gate, 1)
+        linux.setns(pidfd, linux.ALL_BUT_PID)
+        _confine(identity, seccomp)
+        data, fds = receive(sock)
+        if not data:
+            os._exit(0)  # the sandbox ends
+        sock.close()
+        request = load(data, fds)
+        _report(report, {"taken": True})
         if request["op"] == "open":
             _exec(request, fds[1:])
         else:
@@ -52,15 +67,15 @@ def _report(fd: int, message: dict) -> None:
     os.write(fd, json.dumps(message).encode() + b"\n")
 
 
-def _confine(request: dict, seccomp: bytes) -> None:
+def _confine(identity: dict, seccomp: bytes) -> None:
     """Be nobody special in there, for ever."""
     os.setsid()
     # What the program's descendants leave behind comes back to it, so that they can be found.
     linux.adopt_orphans()
-    for name, limit in request["rlimits"]:
+    for name, limit in identity["rlimits"]:
         resource.setrlimit(getattr(resource, name), (limit, limit))
     linux.drop_bounding_set()
-    gid, uid = request["gid"], request["uid"]
+    gid, uid = identity["gid"], identity["uid"]
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
     linux.set_capabilities(0)

@@ -33,7 +33,7 @@ _DEVICE_LINKS = (
 
 
 class Template:
-    """The namespaces that new sandboxes copy; raises OSError when they cannot be made."""
+    """The mount namespace that new sandboxes copy; raises OSError when it cannot be made."""
 
     def __init__(self, plan: dict) -> None:
         done_read, done_write = os.pipe()
@@ -44,13 +44,10 @@ class Template:
             _build_and_hold(plan, done_write, hold_read)
         os.close(done_write)
         os.close(hold_read)
-        self.user_fd = -1
         try:
             text = os.read(done_read, 4096).decode("utf-8", "replace")
             if text != "done":
                 raise OSError(text or "the template was not built")
-            if plan["own_user_namespace"]:
-                self.user_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
             self.mount_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.close(done_read)
@@ -61,10 +58,7 @@ class Template:
 def _build_and_hold(plan: dict, done: int, hold: int) -> None:
     """Build the template, and live until it has been taken hold of. Never returns."""
     try:
-        if plan["own_user_namespace"]:
-            _enter_user_namespace()
-        else:
-            linux.unshare(linux.CLONE_NEWNS)
+        linux.unshare(linux.CLONE_NEWNS)
         _build(plan)
         os.write(done, b"done")
         os.read(hold, 1)
@@ -72,19 +66,6 @@ def _build_and_hold(plan: dict, done: int, hold: int) -> None:
         os.write(done, str(error).encode())
     finally:
         os._exit(0)
-
-
-def _enter_user_namespace() -> None:
-    """Get the right to mount, as an ordinary user: in a namespace where the user is itself."""
-    uid, gid = os.getuid(), os.getgid()
-    linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{uid} {uid} 1"),
-        ("gid_map", f"{gid} {gid} 1"),
-    ):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
 
 
 def _build(plan: dict) -> None:
@@ -179,8 +160,6 @@ def run_bwrap(request: dict, template: Template, fds: list[int]) -> None:
 
 
 def _enter_copy(template: Template) -> None:
-    if template.user_fd >= 0:
-        linux.setns(template.user_fd, linux.CLONE_NEWUSER)
     linux.setns(template.mount_fd, linux.CLONE_NEWNS)
     linux.unshare(linux.CLONE_NEWNS)
 
