@@ -42,7 +42,7 @@ class Output:
             self._dropped_bytes += dropped
 
     def text(self) -> str:
-        """Return what was kept. Bytes that are not UTF-8 become ``\\xNN``."""
+        r"""Return what was kept. Bytes that are not UTF-8 become ``\xNN``."""
         tail = b"".join(self._tail)
         excess = max(0, len(tail) - self._kept_bytes)
         dropped = self._dropped_bytes + excess

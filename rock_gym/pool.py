@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from rock_gym.backends import get_backend
 from rock_gym.backends.base import Backend
 from rock_gym.errors import PoolClosed, PoolExhausted, RockGymError, SpecError
-from rock_gym.sandbox import Sandbox, check_timeout
+from rock_gym.sandbox import Sandbox
+from rock_gym.shell import check_timeout
 from rock_gym.spec import SandboxSpec
 
 if TYPE_CHECKING:
@@ -301,7 +302,7 @@ class SandboxPool:
         while True:
             with self._changed:
                 missing = self._min_idle - len(self._idle)
-                if self._closed or missing <= 0 or not self._has_room():
+                if self.closed or missing <= 0 or not self._has_room():
                     return True
                 self._starting += 1
             spare: Sandbox | None = None
@@ -313,7 +314,7 @@ class SandboxPool:
                 self._starting -= 1
                 self._started += spare is not None
                 self._failed += spare is None
-                late = self._closed
+                late = self.closed
                 if spare is not None and not late:
                     self._idle.append(spare)
                 self._changed.notify_all()
@@ -406,10 +407,8 @@ def _refill(pool_ref: weakref.ref[SandboxPool], wanted: threading.Event) -> None
         pool = pool_ref()
         if pool is None or pool._closed:
             return
-        if pool._fill():
-            delay_s = None
-        else:
-            delay_s = min(2 * (delay_s or _FIRST_RETRY_S), _LAST_RETRY_S)
+        retry_s = min(2 * (delay_s or _FIRST_RETRY_S), _LAST_RETRY_S)
+        delay_s = None if pool._fill() else retry_s
         del pool
 
 

@@ -174,7 +174,7 @@ class SandboxSpec:
         try:
             resources = Resources(**value.get("resources", {}))
             env = check_env(value.get("env", {}))
-            rest = {
+            rest: dict[str, Any] = {
                 key: tuple(item) if isinstance(item, list) else item
                 for key, item in value.items()
                 if key not in ("resources", "env")

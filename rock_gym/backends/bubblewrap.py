@@ -6,11 +6,14 @@ side; what happens on the other side of the socket is in ``launcher/``.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import os
 import random
 import re
 import resource
+import select
 import shutil
 import socket
 import subprocess
@@ -43,6 +46,8 @@ from rock_gym.errors import (
     StartFailed,
 )
 from rock_gym.spec import SandboxSpec
+
+_log = logging.getLogger("rock_gym")
 
 _MINIMUM_VERSION = (0, 8, 0)
 _DEFAULT_DISK_BYTES = 1 << 30
@@ -143,7 +148,6 @@ class BubblewrapContainer:
         self._sock = sock
         self._lock = threading.Lock()
         self._killed = False
-        self._dead = False
 
     def open(
         self,
@@ -188,21 +192,17 @@ class BubblewrapContainer:
         self, request: dict[str, Any], cwd: str | None = None, fds: Sequence[int] = ()
     ) -> tuple[socket.socket, dict[str, Any], list[int]]:
         """Send a request about this sandbox, and wait for its answer."""
-        request = {**request, "cwd": os.path.join(self.workdir, cwd or "")}
+        directory = os.path.join(self.workdir, cwd or "")
         ours, theirs = owned_pair()
         try:
             with theirs:
-                # A packet is sent whole, so requests of several threads do not mix.
-                with self._lock:
-                    if self._killed:
-                        raise SandboxClosed("the sandbox was stopped", sandbox_id=self.id)
-                    try:
-                        send_request(self._sock, request, [theirs.fileno(), *fds])
-                    except OSError as error:
-                        raise self._lost() from error
+                self._send({**request, "cwd": directory}, [theirs.fileno(), *fds])
             reply, received = receive_reply(ours, time.monotonic() + _OPEN_S)
             if "error" in reply or not reply:
-                raise self._error(request, reply)
+                path = request["path"] if "path" in request else request["argv"][0]
+                if reply.get("path") == directory:
+                    path = cwd or self.workdir
+                raise self._error(path, reply)
         except TimeoutError:
             ours.close()
             raise self._lost(f"it did not answer within {_OPEN_S:g} s") from None
@@ -211,16 +211,26 @@ class BubblewrapContainer:
             raise
         return ours, reply, received
 
-    def _error(self, request: dict[str, Any], reply: dict[str, Any]) -> Exception:
+    def _send(self, request: dict[str, Any], fds: Sequence[int]) -> None:
+        # A packet is sent whole, so requests of several threads do not mix. The lock is for the
+        # descriptor, which kill() closes.
+        with self._lock:
+            if self._killed:
+                raise SandboxClosed("the sandbox was stopped", sandbox_id=self.id)
+            try:
+                send_request(self._sock, request, fds)
+            except OSError as error:
+                raise self._lost() from error
+
+    def _error(self, path: str, reply: dict[str, Any]) -> Exception:
         reason = reply.get("error", "lost")
         if reason in ("lost", "ESRCH"):
             if self._killed:
                 return SandboxClosed("the sandbox was stopped", sandbox_id=self.id)
             return self._lost()
-        path = reply.get("path") or request.get("path") or request["argv"][0]
         return FileError(
             f"{path}: {reply.get('text') or reason}",
-            path=str(path),
+            path=path,
             reason=reason,
             sandbox_id=self.id,
         )
@@ -232,20 +242,14 @@ class BubblewrapContainer:
 
     def is_alive(self) -> bool:
         """Whether it still runs; see ``Container.is_alive``."""
-        return not self._killed and not self._wait_dead(0)
-
-    def _wait_dead(self, timeout_s: float) -> bool:
-        """Whether everything inside is gone, which the launcher tells by closing its end."""
         with self._lock:
-            if not self._dead:
-                self._sock.settimeout(timeout_s)
-                try:
-                    self._dead = not self._sock.recv(64)
-                except (BlockingIOError, TimeoutError):
-                    return False
-                except OSError:
-                    self._dead = True
-            return self._dead
+            return not self._killed and not self._is_gone(0)
+
+    def _is_gone(self, timeout_s: float) -> bool:
+        """Whether all in it is gone: the launcher then closes its end, having nothing to say."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
 
     def kill(self) -> None:
         """End it, and return when all in it is gone; see ``Container.kill``."""
@@ -253,12 +257,11 @@ class BubblewrapContainer:
             if self._killed:
                 return
             self._killed = True
-            try:
-                # Not a mere close: a forked child may hold a copy of this descriptor.
+            # Not a mere close: a forked child may hold a copy of this descriptor.
+            with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                self._dead = True
-        self._wait_dead(_OPEN_S)
+        if not self._is_gone(_OPEN_S):
+            _log.warning("%s did not end within %g s", self.id, _OPEN_S)
         self._sock.close()
 
 
@@ -356,8 +359,9 @@ def _find_bwrap() -> str:
 def _start_error(text: str, sandbox_id: str) -> Exception:
     """Tell a machine that cannot run sandboxes from a sandbox that failed."""
     denied = ("Operation not permitted", "Permission denied", "No space left on device")
-    if any(words in text for words in denied) and ("namespace" in text or "unshare" in text
-                                                   or "uid map" in text):
+    if any(words in text for words in denied) and (
+        "namespace" in text or "unshare" in text or "uid map" in text
+    ):
         return BackendUnavailable(
             f"this machine does not let {'root' if os.geteuid() == 0 else 'ordinary users'} make "
             f"user namespaces ({text}). Remedies: sysctl -w user.max_user_namespaces=65536; "

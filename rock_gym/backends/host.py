@@ -63,6 +63,7 @@ _FILES = {
 _CLOSED = ("/", "/home", "/root", "/run", "/var", "/etc", "/proc", "/sys", "/dev", "/boot")
 
 _INIT = "/.rock-gym-init"
+_PROGRAMS = "/opt/rock-gym/bin"
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ _MOUNTS = (
 
 def _template(places: dict[str, str]) -> dict[str, Any]:
     binds = [("/usr", "/root/usr")]
-    links = []
+    # The seed's users run `python`, which a plain Debian does not have.
+    links = [(f"{_PROGRAMS}/python", sys.executable)]
     for path in _SYSTEM:
         if os.path.islink(path):
             links.append((path, os.readlink(path)))
@@ -172,7 +174,15 @@ def _template(places: dict[str, str]) -> dict[str, Any]:
             files.append((f"/etc/{name}", text))
     binds += places.items()
     template: dict[str, Any] = {
-        "directories": ["/proc", "/dev", "/etc", "/root", "/var/tmp", *(p for p, _ in _WRITABLE)],
+        "directories": [
+            "/proc",
+            "/dev",
+            "/etc",
+            "/root",
+            "/var/tmp",
+            _PROGRAMS,
+            *(p for p, _ in _WRITABLE),
+        ],
         "links": links,
         "files": files,
         "programs": [(_INIT, init_program().hex())],
@@ -246,6 +256,7 @@ def _environ() -> dict[str, str]:
         if directory not in programs and not directory.startswith("/usr/bin"):
             programs.append(directory)
     programs += ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"]
+    programs.append(_PROGRAMS)
     return {
         "HOME": HOME,
         "LANG": "C.UTF-8",

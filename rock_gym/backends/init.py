@@ -1,4 +1,4 @@
-"""The first process of a sandbox, as a program of its own: 300 bytes that need nothing inside.
+r"""The first process of a sandbox, as a program of its own: 300 bytes that need nothing inside.
 
 A shell will not do for it. As the process that adopts all orphans it must reap them, must survive
 ``kill -9 -1`` from inside (only the first process does), and must end when its owner's end of a
@@ -6,7 +6,7 @@ pipe is closed; dash fails at the first, and not every image has bash. This one 
 reap (SIGCHLD ignored), writes one byte to say that it runs, and reads until the end of file:
 
     rt_sigaction(SIGCHLD, {SIG_IGN}, NULL, 8)
-    write(1, "\\n", 1); close(1); close(2)
+    write(1, "\n", 1); close(1); close(2)
     do n = read(0, stack, 1); while (n == -EINTR || n > 0)
     exit(0)
 """

@@ -131,9 +131,7 @@ class Launcher:
         """Whether it runs, and was started by this process rather than by one we forked from."""
         return self.owner == os.getpid() and self._process.poll() is None
 
-    def start(
-        self, request: dict[str, Any], key: str, plan: dict[str, Any]
-    ) -> socket.socket:
+    def start(self, request: dict[str, Any], key: str, plan: dict[str, Any]) -> socket.socket:
         """Begin a sandbox; its first reply comes over the returned socket.
 
         Args:

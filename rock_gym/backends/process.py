@@ -15,7 +15,7 @@ import socket
 import time
 from pathlib import Path
 
-from rock_gym.backends.base import CONTROL, STDERR, STDOUT
+from rock_gym.backends.base import CONTROL
 from rock_gym.errors import SandboxLost
 
 _CHUNK_BYTES = 65536
@@ -97,8 +97,7 @@ class PipeProcess:
         if self.exit_code is not None:
             self._drain(chunks)  # what is left after wait()
             return chunks
-        if self._lost:
-            raise self._lost_error()
+        self._check_lost()
         for fd, _ in self._poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000)):
             if fd == self._status_fd:
                 self._drain(chunks)
@@ -115,8 +114,8 @@ class PipeProcess:
             data = self._read(fd)
             if data:
                 chunks.append((self._streams[fd], data))
-        if self._lost and not chunks:
-            raise self._lost_error()
+        if not chunks:
+            self._check_lost()
         return chunks
 
     def _read(self, fd: int) -> bytes:
@@ -160,11 +159,12 @@ class PipeProcess:
             self.exit_code = code
         self._poll.unregister(self._status_fd)
 
-    def _lost_error(self) -> SandboxLost:
-        return SandboxLost(
-            "the sandbox ended while a command ran in it; start or acquire another one",
-            sandbox_id=self.sandbox_id,
-        )
+    def _check_lost(self) -> None:
+        if self._lost:
+            raise SandboxLost(
+                "the sandbox ended while a command ran in it; start or acquire another one",
+                sandbox_id=self.sandbox_id,
+            )
 
     # Ends
 
@@ -175,8 +175,7 @@ class PipeProcess:
             poll.register(self._status_fd, select.POLLIN)
             if poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000)):
                 self._take_status()
-        if self._lost:
-            raise self._lost_error()
+        self._check_lost()
         return self.exit_code
 
     def children(self) -> frozenset[int]:

@@ -10,7 +10,7 @@ import inspect
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -25,8 +25,15 @@ from rock_gym.envs.arguments import (
     check_timeout,
 )
 from rock_gym.envs.spaces import ActionText, Unicode
-from rock_gym.errors import EnvError, ResetTimeout, RockGymError, SandboxLost, SpecError
-from rock_gym.gem.worker import EnvConfig, EnvWorker, ResetReply, lease_worker
+from rock_gym.errors import (
+    EnvError,
+    ResetTimeout,
+    RockGymError,
+    SandboxClosed,
+    SandboxLost,
+    SpecError,
+)
+from rock_gym.gem.worker import EnvConfig, EnvWorker, ResetReply, lease_worker, with_guest
 from rock_gym.pool import SandboxPool, default_pool
 from rock_gym.spec import SandboxSpec
 
@@ -39,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["EnvClosed", "GemEnv", "ResetNeeded"]
 
 _SEEDS = 2**32
+_GONE = (SandboxLost, SandboxClosed)
 
 # Workers that a forked child finds in its memory belong to its parent. They are kept here, because
 # what they do when they are collected would be done to the parent's sandbox.
@@ -86,6 +94,8 @@ class GemEnv(gym.Env[str, str], EzPickle):
         imports: Modules to import in the sandbox that register environments with GEM.
         python_path: Directories that those modules are found in; visible inside, read-only.
         dataset: Rows, or the path of a JSON or Parquet file, for environments built on data.
+        guest_python: The interpreter that runs GEM. None means this one if it has GEM, else the
+            one that ``rock-gym guest install`` made.
         max_length: The most characters an observation or an action may have.
         **kwargs: What goes on to ``gem.make``; JSON values.
 
@@ -114,7 +124,8 @@ class GemEnv(gym.Env[str, str], EzPickle):
         envs_per_sandbox: int | None = None,
         imports: Sequence[str] = (),
         python_path: Sequence[str | os.PathLike[str]] = (),
-        dataset: str | Sequence[dict[str, Any]] | None = None,
+        dataset: str | os.PathLike[str] | Sequence[Mapping[str, Any]] | None = None,
+        guest_python: str | None = None,
         max_length: int = 1 << 20,
         **kwargs: Any,
     ) -> None:
@@ -136,6 +147,7 @@ class GemEnv(gym.Env[str, str], EzPickle):
             imports=check_imports(imports),
             python_path=directories,
             dataset=dataset,
+            guest_python=guest_python,
         )
         self._sandbox_spec, self._backend, self._pool = sandbox, backend, pool
         self._envs_per_sandbox = (
@@ -315,7 +327,7 @@ class GemEnv(gym.Env[str, str], EzPickle):
             fresh = self._own_worker() is None
             try:
                 return self._lease(deadline).reset(gem_seed, _left(deadline))
-            except SandboxLost as error:
+            except _GONE as error:
                 self._after(error)
                 if fresh:
                     raise
@@ -326,10 +338,17 @@ class GemEnv(gym.Env[str, str], EzPickle):
     def _lease(self, deadline: float | None) -> EnvWorker:
         worker = self._own_worker()
         if worker is None:
-            pool = self._pool or default_pool(self._backend, self._sandbox_spec)
-            worker = lease_worker(self._config, pool, self._envs_per_sandbox, _left(deadline))
+            worker = lease_worker(
+                self._config, self._find_pool(), self._envs_per_sandbox, _left(deadline)
+            )
             self._worker, self._pid = worker, os.getpid()
         return worker
+
+    def _find_pool(self) -> SandboxPool:
+        if self._pool is not None:
+            return self._pool
+        spec = with_guest(self._sandbox_spec, self._config.guest_python)
+        return default_pool(self._backend, spec)
 
     def _own_worker(self) -> EnvWorker | None:
         """Return the worker, unless it is that of the process this one was forked from."""
@@ -345,7 +364,7 @@ class GemEnv(gym.Env[str, str], EzPickle):
         something else broke in, such as Ctrl-C: an answer may still be on its way then, which a
         later step would take for its own.
         """
-        if isinstance(error, SandboxLost) or not isinstance(error, RockGymError):
+        if isinstance(error, _GONE) or not isinstance(error, RockGymError):
             self._drop_worker()
 
     def _drop_worker(self) -> None:

@@ -121,9 +121,9 @@ class _Control(wire.Channel[wire.ControlRequest]):
         super().__init__(sock, wire.CONTROL_REQUESTS)
         self.received: list[socket.socket] = []
 
-    def _read(self, timeout_s: float | None) -> bytes:
+    def _read(self) -> bytes:
         room = socket.CMSG_LEN(_MAX_FDS * array.array("i").itemsize)
-        data, ancillary, _, _ = self._sock.recvmsg(65536, room, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = self._sock.recvmsg(wire.CHUNK_BYTES, room, socket.MSG_CMSG_CLOEXEC)
         fds = array.array("i")
         for _, _, part in ancillary:
             fds.frombytes(part)
@@ -151,21 +151,10 @@ def _serve_forks(control: _Control, run_dir: str) -> None:
             guest = os.getpid()
             try:
                 pid = os.fork()
-            except OSError as error:
-                _refuse(sock, error)
-                continue
+            except OSError:
+                continue  # the host sees the socket closed before anybody said hello
             if pid == 0:
                 _run_environment(sock, control, guest, run_dir)
-
-
-def _refuse(sock: socket.socket, error: OSError) -> None:
-    with contextlib.suppress(OSError):
-        sock.settimeout(0)
-        sock.send(
-            wire.encode(
-                wire.Failed("env_error", f"no process could be forked: {error}", fatal=True)
-            )
-        )
 
 
 def _preload(gem_id: str, run_dir: str) -> None:
@@ -293,7 +282,7 @@ class _Environment:
             # It counts its resets, and takes other questions after each 500th.
             self.env.idx = 0
         observation, info = self.env.reset(seed=seed)
-        reply = wire.Observed(_text(observation), wire.pack_info(info))
+        reply = wire.Observed(_text(observation), wire.tidy_info(info))
         self._playing = True
         return reply
 
@@ -306,7 +295,7 @@ class _Environment:
             float(reward),
             bool(terminated),
             bool(truncated),
-            wire.pack_info(info),
+            wire.tidy_info(info),
         )
 
     def failure(self, error: BaseException) -> wire.Failed:

@@ -1,7 +1,7 @@
 """The Python that GEM runs on in sandboxes: found, installed, and made quick to start.
 
 The host never imports GEM. It looks up whether the running interpreter could, else takes an
-environment of its own in the user's cache, which ``install_guest`` builds once.
+environment of its own in the user's cache, which ``install`` builds once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import platformdirs
 from rock_gym.errors import EnvUnavailable
 from rock_gym.gem.catalog import GEM_VERSION
 
-__all__ = ["GuestPython", "find_guest_python", "guest_environment", "install_guest"]
+__all__ = ["GuestPython", "find_guest_python", "guest_environment", "install"]
 
 INSTALL_COMMAND = "rock-gym guest install"
 
@@ -293,13 +293,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def guest_environment() -> Path:
-    """Return where ``install_guest`` puts its environment."""
+    """Return where ``install`` puts its environment."""
     return platformdirs.user_cache_path("rock-gym") / f"guest-{GEM_VERSION}"
 
 
-def install_guest(
-    python: str | None = None, progress: Callable[[str], None] = lambda line: None
-) -> Path:
+def install(python: str | None = None, progress: Callable[[str], None] = lambda line: None) -> Path:
     """Build a virtual environment with GEM and all that its environments need, if there is none.
 
     Args:

@@ -8,10 +8,8 @@ ever the name of something to import.
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import time
-from collections.abc import Mapping
+import struct
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -22,7 +20,8 @@ MAX_FRAME_BYTES = 16 << 20
 MAX_INFO_BYTES = 4 << 20
 
 _HEADER_BYTES = 4
-_CHUNK_BYTES = 65536
+_pack_size = struct.Struct(">I").pack
+CHUNK_BYTES = 65536
 _MAX_DEPTH = 2 * MAX_DEPTH
 
 FaultKind = Literal["unavailable", "unknown_id", "env_error", "bad_request", "too_large"]
@@ -118,14 +117,14 @@ class Hello(msgspec.Struct, tag=True, frozen=True):
 
 
 class Observed(msgspec.Struct, tag=True, frozen=True):
-    """The answer to Reset. ``info`` is packed by ``pack_info``."""
+    """The answer to Reset. ``info`` is sent as a dict and received as it came: ``unpack_info``."""
 
     observation: str
     info: msgspec.Raw
 
 
 class Stepped(msgspec.Struct, tag=True, frozen=True):
-    """The answer to Step. ``info`` is packed by ``pack_info``."""
+    """The answer to Step. ``info`` is as in ``Observed``."""
 
     observation: str
     reward: float
@@ -169,33 +168,39 @@ ENV_REPLIES = msgspec.msgpack.Decoder(EnvReply)
 _info_decoder = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_refuse_extension)
 
 
-def encode(message: msgspec.Struct) -> bytearray:
+def encode(message: msgspec.Struct) -> bytes:
     """Return a message as one frame. Lone surrogates, which UTF-8 has not, become U+FFFD.
 
     Raises:
         WireError: If it is larger than a frame may be, or has values that cannot be sent.
     """
-    frame = bytearray(_HEADER_BYTES)
     try:
         try:
-            _encoder.encode_into(message, frame, _HEADER_BYTES)
-        except UnicodeEncodeError:
-            _encoder.encode_into(_without_surrogates(message), frame, _HEADER_BYTES)
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            body = _encoder.encode(message)
+        except (UnicodeEncodeError, OverflowError):
+            body = _encoder.encode(_tidied(message))
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise WireError(f"a {type(message).__name__} cannot be sent: {error}") from None
-    size = len(frame) - _HEADER_BYTES
+    size = len(body)
+    if size > MAX_INFO_BYTES:
+        _check_size(message, size)
+    return _pack_size(size) + body
+
+
+def _tidied(message: msgspec.Struct) -> msgspec.Struct:
+    return type(message)(
+        **{name: plain(getattr(message, name)) for name in message.__struct_fields__}
+    )
+
+
+def _check_size(message: msgspec.Struct, size: int) -> None:
+    info = getattr(message, "info", None)
+    if info is not None:
+        info_bytes = len(_encoder.encode(info))
+        if info_bytes > MAX_INFO_BYTES:
+            raise WireError(f"an info of {info_bytes} bytes is above the limit of {MAX_INFO_BYTES}")
     if size > MAX_FRAME_BYTES:
         raise WireError(f"a message of {size} bytes is above the limit of {MAX_FRAME_BYTES}")
-    frame[:_HEADER_BYTES] = size.to_bytes(_HEADER_BYTES, "big")
-    return frame
-
-
-def _without_surrogates(message: msgspec.Struct) -> msgspec.Struct:
-    fields = {name: getattr(message, name) for name in message.__struct_fields__}
-    for name, value in fields.items():
-        if not isinstance(value, msgspec.Raw):
-            fields[name] = plain(value)
-    return type(message)(**fields)
 
 
 def decode(decoder: msgspec.msgpack.Decoder[T], data: bytes | memoryview) -> T:
@@ -210,8 +215,48 @@ def decode(decoder: msgspec.msgpack.Decoder[T], data: bytes | memoryview) -> T:
         raise WireError(f"not a valid message: {str(error)[:2000]}") from None
 
 
+class Frames(Generic[T]):
+    """Takes in bytes as they come, and gives out messages.
+
+    Args:
+        decoder: For the messages.
+    """
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[T]) -> None:
+        self._decoder = decoder
+        self._buffer = bytearray()
+
+    def __bool__(self) -> bool:
+        """Whether there are bytes that no message was made of yet."""
+        return bool(self._buffer)
+
+    def take(self, data: bytes = b"") -> T | None:
+        """Add what was read, and return the next message once it is complete, else None.
+
+        Raises:
+            WireError: If it is too large, or not a valid message.
+        """
+        buffer = self._buffer
+        if not buffer:
+            # In the common case one read is one frame.
+            size = len(data) - _HEADER_BYTES
+            if size >= 0 and size == int.from_bytes(data[:_HEADER_BYTES], "big"):
+                return decode(self._decoder, memoryview(data)[_HEADER_BYTES:])
+        buffer += data
+        if len(buffer) < _HEADER_BYTES:
+            return None
+        end = _HEADER_BYTES + int.from_bytes(buffer[:_HEADER_BYTES], "big")
+        if end - _HEADER_BYTES > MAX_FRAME_BYTES:
+            raise WireError(f"a frame of {end - _HEADER_BYTES} bytes was announced")
+        if len(buffer) < end:
+            return None
+        body = bytes(buffer[_HEADER_BYTES:end])
+        del buffer[:end]
+        return decode(self._decoder, body)
+
+
 class Channel(Generic[T]):
-    """One end of a stream socket, for one thread at a time.
+    """The guest's end of a socket: it blocks, as nothing else is to be done.
 
     Args:
         sock: The connected socket. The channel owns it.
@@ -220,123 +265,54 @@ class Channel(Generic[T]):
 
     def __init__(self, sock: socket.socket, decoder: msgspec.msgpack.Decoder[T]) -> None:
         self._sock = sock
-        self._decoder = decoder
-        self._buffer = bytearray()
-        self._timeout: float | None = None
+        self._frames = Frames(decoder)
         sock.settimeout(None)
 
-    def fileno(self) -> int:
-        """The socket's descriptor, to poll; -1 once closed."""
-        return self._sock.fileno()
-
-    def send(self, message: msgspec.Struct, timeout_s: float | None = None) -> None:
+    def send(self, message: msgspec.Struct) -> None:
         """Send one message.
 
         Raises:
-            WireError: If it is too large.
-            TimeoutError: If the other end does not read in time.
-            OSError: If the other end is gone.
+            WireError: If it is too large; nothing was sent.
+            OSError: If the host is gone.
         """
-        self._send_frame(encode(message), timeout_s)
+        self._sock.sendall(encode(message))
 
-    def _send_frame(self, frame: bytearray, timeout_s: float | None) -> None:
-        if self._timeout != timeout_s:
-            self._set_timeout(timeout_s)
-        sent = self._sock.send(frame)
-        if sent < len(frame):
-            deadline = None if timeout_s is None else time.monotonic() + timeout_s
-            rest = memoryview(frame)[sent:]
-            while rest:
-                self._set_timeout(_left(deadline))
-                rest = rest[self._sock.send(rest) :]
-
-    def receive(self, timeout_s: float | None = None) -> T:
-        """Wait for one message. What has come of it when the time is up is kept for next time.
-
-        Args:
-            timeout_s: Seconds to wait; 0 to take only what is there; None for ever.
+    def receive(self) -> T:
+        """Wait for one message.
 
         Raises:
-            TimeoutError: If there is none in time.
-            EOFError: If the other end is gone.
-            WireError: If what came is no message.
+            EOFError: If the host is gone.
         """
-        if self._buffer:
-            return self._receive_rest(timeout_s)
-        data = self._read(timeout_s)
-        size = len(data) - _HEADER_BYTES
-        if size >= 0 and size == int.from_bytes(data[:_HEADER_BYTES], "big"):
-            return decode(self._decoder, memoryview(data)[_HEADER_BYTES:])
-        self._buffer += data
-        return self._receive_rest(timeout_s)
+        frames = self._frames
+        message = frames.take() if frames else None
+        while message is None:
+            message = frames.take(self._read())
+        return message
 
-    def _receive_rest(self, timeout_s: float | None) -> T:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            body = self._take_frame()
-            if body is not None:
-                return decode(self._decoder, body)
-            self._buffer += self._read(_left(deadline))
-
-    def _take_frame(self) -> bytes | None:
-        if len(self._buffer) < _HEADER_BYTES:
-            return None
-        end = _HEADER_BYTES + int.from_bytes(self._buffer[:_HEADER_BYTES], "big")
-        if end - _HEADER_BYTES > MAX_FRAME_BYTES:
-            raise WireError(f"a frame of {end - _HEADER_BYTES} bytes was announced")
-        if len(self._buffer) < end:
-            return None
-        body = bytes(self._buffer[_HEADER_BYTES:end])
-        del self._buffer[:end]
-        return body
-
-    def _read(self, timeout_s: float | None) -> bytes:
-        """Read what is there, or wait for it. Overridden where more than bytes comes along."""
-        if self._timeout != timeout_s:
-            self._set_timeout(timeout_s)
-        try:
-            data = self._sock.recv(_CHUNK_BYTES)
-        except BlockingIOError:
-            raise TimeoutError from None
-        except ConnectionError:
-            data = b""
+    def _read(self) -> bytes:
+        data = self._sock.recv(CHUNK_BYTES)
         if not data:
-            raise EOFError("the other end is gone")
+            raise EOFError
         return data
-
-    def _set_timeout(self, timeout_s: float | None) -> None:
-        # Each setting is a system call, and most calls come with the same limit as the last.
-        self._sock.settimeout(timeout_s)
-        self._timeout = timeout_s
 
     def close(self) -> None:
         """Close the socket. Twice is fine."""
         self._sock.close()
 
 
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
-
-
 # Info
 
 
-def pack_info(info: object) -> msgspec.Raw:
-    """Return an info as it is sent, whatever is in it.
-
-    Raises:
-        WireError: If it is larger than an info may be.
-    """
-    packed = None
-    if type(info) is dict and all(_is_scalar(k, v) for k, v in info.items()):
-        with contextlib.suppress(UnicodeEncodeError, OverflowError):
-            packed = _encoder.encode(info)
-    if packed is None:
-        value = plain({} if info is None else info if isinstance(info, Mapping) else {"info": info})
-        packed = _encoder.encode(value if isinstance(value, dict) else {"info": value})
-    if len(packed) > MAX_INFO_BYTES:
-        raise WireError(f"an info of {len(packed)} bytes is above the limit of {MAX_INFO_BYTES}")
-    return msgspec.Raw(packed)
+def tidy_info(info: object) -> Any:
+    """Return an info as a dict that can be sent in the place of a Raw, whatever is in it."""
+    if type(info) is dict:
+        for key, value in info.items():
+            if type(value) not in _SCALARS or type(key) is not str:
+                break
+        else:
+            return info
+    value = plain({} if info is None else info)
+    return value if isinstance(value, dict) else {"info": value}
 
 
 def unpack_info(packed: msgspec.Raw) -> dict[str, Any]:
@@ -356,10 +332,6 @@ def unpack_info(packed: msgspec.Raw) -> dict[str, Any]:
 
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
-
-
-def _is_scalar(key: object, value: object) -> bool:
-    return type(key) is str and type(value) in _SCALARS
 
 
 def _check_plain(value: object, depth: int) -> None:

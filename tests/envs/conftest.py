@@ -14,4 +14,5 @@ def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
     leases = Leases()
     monkeypatch.setattr(gem_env, "lease_worker", leases.lease)
     monkeypatch.setattr(gem_env, "default_pool", leases.default_pool)
+    monkeypatch.setattr(gem_env, "with_guest", lambda spec, guest_python=None: spec)
     return leases

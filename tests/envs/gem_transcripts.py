@@ -1,6 +1,7 @@
 """Plays GEM as it is, each environment in a process of its own, and writes down what happens.
 
-Run as ``python gem_transcripts.py <file> <seed> <gem id>...``; writes one JSON object per line.
+Run as ``python gem_transcripts.py <file> <seeds by GEM id, as JSON>``; writes one JSON object per
+line.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ def play(gem: Any, gem_id: str, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    path, seed, ids = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    path, seeds = sys.argv[1], json.loads(sys.argv[2])
     import gem
 
     with open(path, "w") as out:
-        for gem_id in ids:
+        for gem_id, seed in seeds.items():
             out.flush()
             pid = os.fork()
             if pid == 0:

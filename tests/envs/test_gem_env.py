@@ -29,6 +29,7 @@ from rock_gym.errors import (
     PoolExhausted,
     ResetTimeout,
     RockGymError,
+    SandboxClosed,
     SandboxLost,
     SpecError,
     StepTimeout,
@@ -88,10 +89,18 @@ class TestLease:
 
     def test_the_worker_is_told_what_to_make(self, leases: Leases, tmp_path: Path) -> None:
         rows = [{"problem": "1+1", "answer": "2"}]
-        with GemEnv("my:Env", imports=["a.b"], python_path=[tmp_path], dataset=rows, size=3) as env:
+        with GemEnv(
+            "my:Env",
+            imports=["a.b"],
+            python_path=[tmp_path],
+            dataset=rows,
+            guest_python="/p",
+            size=3,
+        ) as env:
             env.reset()
         config = leases.last.config
         assert (config.gem_id, config.kwargs, config.dataset) == ("my:Env", {"size": 3}, rows)
+        assert config.guest_python == "p"
         assert (tuple(config.imports), tuple(config.python_path)) == (("a.b",), (str(tmp_path),))
         # The directory has to be visible inside.
         assert leases.pools[0][1].read_only == (str(tmp_path),)
@@ -377,10 +386,13 @@ class TestFaults:
             env.reset()
             assert env.sandbox == "sandbox 1"
 
-    def test_a_sandbox_lost_between_episodes_is_replaced_unseen(self, leases: Leases) -> None:
+    @pytest.mark.parametrize("error", [SandboxLost, SandboxClosed])
+    def test_a_sandbox_lost_between_episodes_is_replaced_unseen(
+        self, leases: Leases, error: type[RockGymError]
+    ) -> None:
         with GemEnv(GEM_ID) as env:
             env.reset()
-            leases.last.faults.append(SandboxLost("x"))
+            leases.last.faults.append(error("x"))
             observation, _ = env.reset(seed=9)
             assert observation.startswith("rules 9")
             assert env.sandbox == "sandbox 1"

@@ -13,6 +13,8 @@ Why a process of its own: joining a user namespace needs a single-threaded proce
 parent-death signal follows the *thread* that started it, and a fork costs what its parent weighs.
 """
 
+import contextlib
+import errno
 import gc
 import json
 import os
@@ -33,10 +35,8 @@ PF_EXITING = 0x4
 
 def send(sock: socket.socket, message: dict[str, object]) -> None:
     """Send to the owner; one that does not listen any more needs no answer."""
-    try:
+    with contextlib.suppress(OSError):
         sock.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
-    except OSError:
-        pass
 
 
 def is_dying(pid: int) -> bool:
@@ -100,7 +100,10 @@ class Launcher:
         self.handlers: dict[int, Callable[[], None]] = {}
         self.sandboxes: dict[int, Sandbox] = {}  # by the pid of bwrap
         self.processes: dict[int, Joined] = {}  # by pid
-        self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        # The way back to our own process namespace. Only root may take it.
+        self.own_pids = -1
+        if os.geteuid() == 0:
+            self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.control = control
         self.seccomp = b""
         self.plans: dict[str, dict] = {}
@@ -241,15 +244,10 @@ class Launcher:
         report, their_report = os.pipe()
         their_gate, gate = (-1, -1) if sandbox.ready else os.pipe()
         spare = Joined(sandbox, sock, gate)
-        try:
+        # When the sandbox is dying this fails, and the end of the report tells.
+        with contextlib.suppress(OSError):
             spare.pid = self.fork_inside(sandbox)
-        except OSError:
-            pass  # the sandbox is dying; the end of the report tells
         if spare.pid == 0:
-            # A copy of this end would keep the gate shut.
-            if gate >= 0:
-                os.close(gate)
-            sock.close()
             identity = sandbox.request["identity"]
             inside.join(identity, sandbox.init_fd, theirs, their_report, their_gate, self.seccomp)
         theirs.close()
@@ -263,6 +261,8 @@ class Launcher:
 
     def fork_inside(self, sandbox: Sandbox) -> int:
         """Fork a child that is in the sandbox's process namespace, and in no other one yet."""
+        if self.own_pids < 0:
+            return fork_by_another(sandbox.init_fd)
         linux.setns(sandbox.init_fd, linux.CLONE_NEWPID)
         pid = -1
         try:
@@ -277,10 +277,9 @@ class Launcher:
         self.make_spare(sandbox)
         joined, sandbox.spare = sandbox.spare, None
         joined.request = (data, fds)
-        try:
+        # When it was killed from inside this fails, and the end of its report tells.
+        with contextlib.suppress(OSError):
             socket.send_fds(joined.sock, [data], fds)
-        except OSError:
-            pass  # it was killed from inside; the end of its report tells
         joined.sock.close()
 
     def on_report(self, joined: Joined, report: int) -> None:
@@ -358,10 +357,8 @@ class Launcher:
     def kill(self, sandbox: Sandbox) -> None:
         """Kill a sandbox: its init, whose end takes all others along, and bwrap after it."""
         if sandbox.init_fd >= 0:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(sandbox.init_fd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         elif sandbox.bwrap in self.sandboxes:
             os.kill(sandbox.bwrap, signal.SIGKILL)
 
@@ -383,6 +380,34 @@ class Launcher:
         sandbox.sock.close()
 
 
+def fork_by_another(init_fd: int) -> int:
+    """Fork a child in another process namespace, by way of a process that stays there.
+
+    It ends at once, and its child is adopted by this process.
+    """
+    read, write = os.pipe()
+    between = os.fork()
+    if between == 0:
+        try:
+            linux.setns(init_fd, linux.CLONE_NEWPID)
+            pid = os.fork()
+        except OSError:
+            os._exit(1)
+        if pid == 0:
+            return 0
+        os.write(write, str(pid).encode())
+        os._exit(0)
+    os.close(write)
+    try:
+        text = os.read(read, 32)
+    finally:
+        os.close(read)
+        os.waitpid(between, 0)
+    if not text:
+        raise OSError(errno.ESRCH, "the sandbox is gone")
+    return int(text)
+
+
 def enter_user_namespace() -> None:
     """Get the right to mount and to join, as an ordinary user: where the user is itself."""
     uid, gid = os.getuid(), os.getgid()
@@ -400,7 +425,7 @@ def main() -> None:
     """Run for the owner that is named on the command line."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    linux.forbid_inspection()
+    linux.adopt_orphans()
     if os.geteuid() != 0:
         enter_user_namespace()
     gc.disable()  # forks then share their pages, and nothing here makes cycles that last

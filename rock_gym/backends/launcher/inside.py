@@ -21,6 +21,7 @@ import linux
 from packets import load, receive
 
 FIRST_FREE_FD = 64
+MAX_FD = 0x7FFFFFFF
 
 
 def join(
@@ -37,6 +38,8 @@ def join(
         seccomp: The filter.
     """
     try:
+        # First of all: a copy of another sandbox's socket would keep its owner waiting for its end.
+        keep_only(pidfd, sock.fileno(), report, gate)
         linux.forbid_inspection()
         if os.geteuid() == 0:
             os.setgroups([])
@@ -61,6 +64,15 @@ def join(
         _report(report, {"error": "EIO", "text": repr(error)})
     finally:
         os._exit(1)
+
+
+def keep_only(*kept: int) -> None:
+    """Close all descriptors but the standard ones and those given."""
+    start = 3
+    for fd in sorted(fd for fd in kept if fd >= start):
+        os.closerange(start, fd)
+        start = fd + 1
+    os.closerange(start, MAX_FD)
 
 
 def _report(fd: int, message: dict) -> None:

@@ -14,12 +14,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 ALL_BUT_PID = (
-    CLONE_NEWUSER
-    | CLONE_NEWNS
-    | CLONE_NEWNET
-    | CLONE_NEWIPC
-    | CLONE_NEWUTS
-    | CLONE_NEWCGROUP
+    CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
 )
 
 MS_RDONLY = 0x1
@@ -118,6 +113,4 @@ def set_capabilities(mask: int) -> None:
 def install_seccomp(program: bytes) -> None:
     """Filter the system calls of this process and all it starts, for ever."""
     bpf = _BpfProgram(len(program) // 8, program)
-    _check(
-        _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(bpf), 0, 0), "seccomp"
-    )
+    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(bpf), 0, 0), "seccomp")

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 
+import inside
 import linux
 
 STAGE = "/sys"
@@ -40,7 +41,7 @@ class Template:
         hold_read, hold_write = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.close(hold_write)
+            inside.keep_only(done_write, hold_read)
             _build_and_hold(plan, done_write, hold_read)
         os.close(done_write)
         os.close(hold_read)
@@ -165,8 +166,10 @@ def _enter_copy(template: Template) -> None:
 
 
 def _make_writable(request: dict) -> None:
-    linux.mount("tmpfs", WRITABLE, "tmpfs", _PLAIN, f"size={request['size']},mode=0755")
-    shm = f"size={request['shm_size']},mode=1777"
+    # Bounded in files, too: empty ones cost kernel memory that a size does not limit.
+    options = f"size={request['size']},nr_inodes={max(1024, request['size'] // 4096)},mode=0755"
+    linux.mount("tmpfs", WRITABLE, "tmpfs", _PLAIN, options)
+    shm = f"size={request['shm_size']},nr_inodes=16384,mode=1777"
     linux.mount("tmpfs", f"{ROOT}/dev/shm", "tmpfs", _PLAIN, shm)
     pts = linux.MS_NOSUID | linux.MS_NOEXEC
     linux.mount("devpts", f"{ROOT}/dev/pts", "devpts", pts, "newinstance,ptmxmode=0666,mode=620")

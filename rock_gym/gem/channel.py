@@ -1,0 +1,194 @@
+"""The host's end of sockets to guests: deadlines, and a firm hold on the process at the other end.
+
+A process is known by the credentials that the kernel adds to what it sends, and held by a pidfd.
+What it says of itself is worth nothing.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import functools
+import math
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import msgspec
+
+from rock_gym.gem import wire
+
+__all__ = ["EnvChannel", "HostChannel"]
+
+_CREDENTIALS = struct.Struct("3i")
+
+T = TypeVar("T")
+
+
+class HostChannel(Generic[T]):
+    """The host's end of a socket, for one thread at a time.
+
+    Args:
+        sock: The connected socket. The channel owns it.
+        decoder: For what comes in.
+    """
+
+    def __init__(self, sock: socket.socket, decoder: msgspec.msgpack.Decoder[T]) -> None:
+        self._sock = sock
+        self._frames = wire.Frames(decoder)
+        # Deadlines are kept by poll alone: with a timeout of its own, the socket would poll
+        # before each write too.
+        sock.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._recv: Callable[[], bytes] = functools.partial(sock.recv, wire.CHUNK_BYTES)
+
+    def fileno(self) -> int:
+        """The socket's descriptor, to poll; -1 once closed."""
+        return self._sock.fileno()
+
+    def send(self, message: msgspec.Struct, timeout_s: float) -> None:
+        """Send one message.
+
+        Raises:
+            WireError: If it is too large; nothing was sent.
+            TimeoutError: If the other end does not read in time.
+            OSError: If the other end is gone.
+        """
+        frame = wire.encode(message)
+        try:
+            sent = self._sock.send(frame)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(frame):
+            self._send_rest(memoryview(frame)[sent:], timeout_s)
+
+    def _send_rest(self, rest: memoryview, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        while rest:
+            if not poll.poll(_milliseconds(deadline - time.monotonic())):
+                raise TimeoutError("the other end does not read")
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[self._sock.send(rest) :]
+
+    def send_socket(self, message: msgspec.Struct, passed: socket.socket) -> None:
+        """Send one small message with a socket.
+
+        Raises:
+            OSError: If the other end is gone, or has not read for a long time.
+        """
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [passed.fileno()]))]
+        self._sock.sendmsg([wire.encode(message)], rights)
+
+    def receive(self, timeout_s: float | None = None) -> T:
+        """Wait for one message. What has come of it when the time is up is kept for next time.
+
+        Args:
+            timeout_s: Seconds to wait; 0 to take only what is there; None for ever.
+
+        Raises:
+            TimeoutError: If there is none in time.
+            EOFError: If the other end is gone.
+            WireError: If what came is no message.
+        """
+        frames = self._frames
+        message = frames.take() if frames else None
+        deadline = None
+        while message is None:
+            if not self._poll.poll(_milliseconds(timeout_s)):
+                raise TimeoutError
+            try:
+                data = self._recv()
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise EOFError("the other end is gone")
+            message = frames.take(data)
+            # The clock is asked only when one read was not enough.
+            if message is None and timeout_s is not None:
+                now = time.monotonic()
+                deadline = deadline or now + timeout_s
+                timeout_s = deadline - now
+        return message
+
+    def close(self) -> None:
+        """Close the socket. Twice is fine."""
+        self._sock.close()
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    if seconds is None:
+        return None
+    return math.ceil(seconds * 1000) if seconds > 0 else 0
+
+
+class EnvChannel(HostChannel[wire.EnvReply]):
+    """The socket to an environment's process.
+
+    Args:
+        sock: The socket; the channel owns it.
+
+    Attributes:
+        pidfd: The process, or None before it has said hello.
+        pid: Its process id here.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock, wire.ENV_REPLIES)
+        self.pidfd: int | None = None
+        self.pid: int | None = None
+        # The kernel then adds the sender's pid to what comes, as it is on this side of the
+        # sandbox's process namespace.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._recv_rest, self._recv = self._recv, self._recv_first
+
+    def _recv_first(self) -> bytes:
+        """Read with the sender's credentials, once: later reads cost less without."""
+        room = socket.CMSG_SPACE(_CREDENTIALS.size)
+        data, ancillary, _, _ = self._sock.recvmsg(wire.CHUNK_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, part in ancillary if data else ():
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                self._hold(_CREDENTIALS.unpack(part[: _CREDENTIALS.size])[0])
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        self._recv = self._recv_rest
+        return data
+
+    def _hold(self, pid: int) -> None:
+        """Get hold of the process, so that its number may be used again without harm."""
+        self.pid = pid
+        if pid <= 0:
+            raise wire.WireError("the environment's process is not one of this machine")
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        # If it had ended before, the number could be another's by now.
+        poll = select.poll()
+        poll.register(self._sock, 0)
+        if poll.poll(0):
+            os.close(pidfd)
+        else:
+            self.pidfd = pidfd
+
+    def kill(self) -> None:
+        """Kill the process, if there is one. From any thread: a receive ends by it."""
+        pidfd = self.pidfd
+        if pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close all descriptors and do nothing else. Twice is fine."""
+        pidfd, self.pidfd = self.pidfd, None
+        if pidfd is not None:
+            os.close(pidfd)
+        super().close()

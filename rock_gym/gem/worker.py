@@ -1,0 +1,388 @@
+"""The host's side of one environment's process: seeds and actions in, texts out, deadlines held.
+
+A process that outlives a deadline is killed by the host, and the next reset forks another in the
+same guest. What a process sends is checked before it is believed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from rock_gym.errors import (
+    EnvError,
+    EnvUnavailable,
+    ResetTimeout,
+    RockGymError,
+    SandboxLost,
+    SpecError,
+    StepTimeout,
+    WireError,
+)
+from rock_gym.gem import catalog, wire
+from rock_gym.gem.channel import EnvChannel
+from rock_gym.gem.config import EnvConfig
+from rock_gym.gem.guests import close_in_children
+from rock_gym.gem.interpreter import find_guest_python
+from rock_gym.gem.leasing import Pool, Seat, left, take_seat
+
+if TYPE_CHECKING:
+    from rock_gym.sandbox import Sandbox
+    from rock_gym.spec import SandboxSpec
+
+__all__ = ["EnvConfig", "EnvWorker", "ResetReply", "StepReply", "lease_worker", "with_guest"]
+
+_SEND_S = 30.0
+
+
+class ResetReply(NamedTuple):
+    """What GEM's reset gave."""
+
+    observation: str
+    info: dict[str, Any]
+
+
+class StepReply(NamedTuple):
+    """What GEM's step gave."""
+
+    observation: str
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+def with_guest(spec: SandboxSpec, guest_python: str | None = None) -> SandboxSpec:
+    """Return a sandbox spec in which what guests need of the host is visible, read-only.
+
+    Args:
+        spec: What the sandbox is otherwise like.
+        guest_python: As for ``EnvConfig``.
+
+    Raises:
+        EnvUnavailable: If there is no interpreter with GEM; says how to install one.
+    """
+    needed = find_guest_python(guest_python).read_only
+    return replace(spec, read_only=tuple(sorted({*spec.read_only, *needed})))
+
+
+def lease_worker(
+    config: EnvConfig,
+    pool: Pool,
+    envs_per_sandbox: int | None = None,
+    timeout_s: float | None = 60.0,
+) -> EnvWorker:
+    """Lease a place for one environment. From any thread.
+
+    Its process is begun and not waited for: what is wrong with the environment comes out at the
+    first reset.
+
+    Args:
+        config: The environment.
+        pool: Where sandboxes come from.
+        envs_per_sandbox: How many environments may share a sandbox; None for 1 where actions may
+            be executed or nothing is known of that, and 64 elsewhere.
+        timeout_s: Seconds until a sandbox with GEM imported must be there; None for no limit.
+
+    Raises:
+        SpecError: If an argument makes no sense.
+        EnvUnavailable: If there is no interpreter with GEM, here or in the sandbox.
+        PoolExhausted: If no sandbox became free in time.
+        PoolClosed: If the pool was closed.
+        StartFailed: If the sandbox, or GEM in it, did not come up.
+        SandboxLost: If the sandbox died meanwhile.
+    """
+    record = catalog.find(config.gem_id)
+    capacity = envs_per_sandbox
+    if capacity is None:
+        capacity = record.envs_per_sandbox if record is not None else 1
+    if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
+        raise SpecError(f"envs_per_sandbox must be a number from 1, not {envs_per_sandbox!r}")
+    python = find_guest_python(config.guest_python)
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        seat = take_seat(pool, python, capacity, left(deadline))
+        try:
+            return EnvWorker(config, seat)
+        except SandboxLost:
+            seat.leave()
+            # A guest that was kept warm may have been killed since.
+            if seat.fresh:
+                raise
+        except BaseException:
+            seat.leave()
+            raise
+
+
+class EnvWorker:
+    """One environment in a process of its own, in a sandbox. Made by ``lease_worker``.
+
+    For one thread at a time, but for ``close``. ``reset`` and ``step`` wait for the answer;
+    ``send_reset`` and ``send_step`` do not, and ``receive`` or ``try_receive`` brings it, so that
+    many environments can work at once.
+
+    After any error but SandboxLost the next reset works: in a new process, where the old one was
+    lost. After SandboxLost a new worker has to be leased.
+
+    Attributes:
+        config: What the environment is made with.
+    """
+
+    def __init__(self, config: EnvConfig, seat: Seat) -> None:
+        self.config = config
+        self._seat = seat
+        self._guest = seat.guest
+        self._sandbox = seat.guest.sandbox
+        self._channel: EnvChannel | None = None
+        self._awaited: str | None = None
+        # Held while the socket is in use, which must not be closed then: its number could be
+        # another's at once.
+        self._using = threading.Lock()
+        self._closed = False
+        self._make = config.request(seat.guest)
+        close_in_children(self)
+        self._fork()
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The sandbox it runs in."""
+        return self._sandbox
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id on this side of the sandbox; None until it has answered."""
+        return None if self._channel is None else self._channel.pid
+
+    def fileno(self) -> int:
+        """The descriptor to poll for an answer. Another after a reset that forked."""
+        return -1 if self._channel is None else self._channel.fileno()
+
+    # Whole calls
+
+    def reset(self, seed: int, timeout_s: float | None = 60.0) -> ResetReply:
+        """Begin an episode.
+
+        Args:
+            seed: From 0 to 2**32 - 1.
+            timeout_s: Seconds it may take; None for no limit.
+
+        Raises:
+            ResetTimeout: If it took longer; the process has been killed.
+            EnvUnavailable: If the environment lacks something; says what and how to supply it.
+            EnvError: If GEM raised, or the process died.
+            SandboxLost: If the sandbox or the guest died; lease another worker.
+            WireError: If what came back is no answer.
+            SpecError: If there is no such environment, or the seed makes no sense.
+        """
+        self.send_reset(seed)
+        reply = self.receive(timeout_s)
+        assert isinstance(reply, ResetReply)
+        return reply
+
+    def step(self, action: str, timeout_s: float | None = 30.0) -> StepReply:
+        """Take a turn; raises as ``reset``, but StepTimeout in the place of ResetTimeout."""
+        self.send_step(action)
+        reply = self.receive(timeout_s)
+        assert isinstance(reply, StepReply)
+        return reply
+
+    # Their halves
+
+    def send_reset(self, seed: int) -> None:
+        """Ask for a reset, of a new process where there is none or it owes an answer."""
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise SpecError(f"a seed must be between 0 and 2**32 - 1, not {seed!r}")
+        if self._awaited is not None:
+            self._kill()
+        try:
+            self._fork_and_send(wire.Reset(seed))
+        except OSError:
+            # It died since it was last used.
+            self._kill()
+            self._fork_and_send(wire.Reset(seed))
+        self._awaited = "reset"
+
+    def _fork_and_send(self, request: wire.Reset) -> None:
+        if self._channel is None:
+            self._fork()
+        assert self._channel is not None
+        self._channel.send(request, _SEND_S)
+
+    def send_step(self, action: str) -> None:
+        """Ask for a step."""
+        if self._channel is None or self._awaited is not None:
+            raise EnvError(
+                "no episode is under way, or the last answer was not received: reset first",
+                sandbox_id=self._sandbox.id,
+            )
+        try:
+            self._channel.send(wire.Step(action), _SEND_S)
+        except wire.WireError as error:
+            raise SpecError(f"the action cannot be sent: {error}") from None
+        except TimeoutError:
+            self._kill()
+            raise StepTimeout(
+                "the environment's process did not take the action", sandbox_id=self._sandbox.id
+            ) from None
+        except OSError:
+            self._died()
+        self._awaited = "step"
+
+    def receive(self, timeout_s: float | None = None) -> ResetReply | StepReply:
+        """Wait for the answer to what was sent; raises as ``reset`` and ``step``."""
+        reply = self._receive(timeout_s)
+        if reply is None:
+            self.expire(timeout_s)
+        return reply
+
+    def try_receive(self) -> ResetReply | StepReply | None:
+        """Return the answer if it is there, else None at once; raises as ``receive``."""
+        return self._receive(0)
+
+    def expire(self, timeout_s: float | None = None) -> NoReturn:
+        """Kill the process because it has taken too long.
+
+        Raises:
+            ResetTimeout: If a reset was under way.
+            StepTimeout: If a step was.
+        """
+        kind = ResetTimeout if self._awaited == "reset" else StepTimeout
+        what = self._awaited or "call"
+        self._kill()
+        limit = "its limit" if timeout_s is None else f"{timeout_s:g} s"
+        raise kind(
+            f"the {what} of {self.config.gem_id} took longer than {limit}; its process was killed",
+            sandbox_id=self._sandbox.id,
+        )
+
+    def close(self) -> None:
+        """Kill the process and give up the place. From any thread; twice is fine."""
+        closed, self._closed = self._closed, True
+        if closed:
+            return
+        channel = self._channel
+        if channel is not None:
+            channel.kill()
+            with self._using:
+                channel.close()
+        self._seat.leave()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=1, source=self)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<EnvWorker {self.config.gem_id} in {self._sandbox.id}>"
+
+    # Inside
+
+    def _fork(self) -> None:
+        """Have the guest fork a process, and tell it what to make. Waits for neither."""
+        if self._closed:
+            raise EnvError("the worker was closed; lease another one")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        channel = EnvChannel(ours)
+        try:
+            with theirs:
+                self._guest.fork(self.config.gem_id, self._is_preloadable(), theirs)
+            channel.send(self._make, _SEND_S)
+        except BaseException:
+            channel.close()
+            raise
+        self._channel = channel
+
+    def _is_preloadable(self) -> bool:
+        """Whether it pays to import the environment's module before forking."""
+        record = catalog.find(self.config.gem_id)
+        missing = record is not None and record.needs == "data set" and self.config.dataset is None
+        return not self._seat.alone and not missing
+
+    def _receive(self, timeout_s: float | None) -> ResetReply | StepReply | None:
+        channel = self._channel
+        if channel is None or self._awaited is None:
+            raise EnvError("nothing was asked for; reset first", sandbox_id=self._sandbox.id)
+        try:
+            with self._using:
+                reply = channel.receive(timeout_s)
+            if type(reply) is wire.Hello:
+                return self._receive(timeout_s)
+            return self._accept(reply)
+        except TimeoutError:
+            return None
+        except (EOFError, OSError):
+            self._died()
+        except wire.WireError as error:
+            self._kill()
+            raise WireError(
+                f"the environment's process sent no valid answer: {error}",
+                sandbox_id=self._sandbox.id,
+            ) from None
+
+    def _accept(self, reply: wire.EnvReply) -> ResetReply | StepReply:
+        # A use of the sandbox, as commands are.
+        self._sandbox.last_use_s = time.monotonic()
+        if type(reply) is wire.Stepped and self._awaited == "step":
+            self._awaited = None
+            return StepReply(
+                reply.observation,
+                reply.reward,
+                reply.terminated,
+                reply.truncated,
+                wire.unpack_info(reply.info),
+            )
+        if type(reply) is wire.Observed and self._awaited == "reset":
+            self._awaited = None
+            return ResetReply(reply.observation, wire.unpack_info(reply.info))
+        if type(reply) is wire.Failed:
+            self._awaited = None
+            if reply.fatal:
+                self._kill()
+            raise _error_of(reply, self._sandbox.id)
+        raise wire.WireError(f"a {type(reply).__name__} came after a {self._awaited}")
+
+    def _kill(self) -> None:
+        self._awaited = None
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.kill()
+            channel.close()
+            if self._seat.alone:
+                self._guest.kill_strays()
+
+    def _died(self) -> NoReturn:
+        """Tell a process that died alone from one that died with its sandbox."""
+        never_ran = self._channel is not None and self._channel.pid is None
+        self._kill()
+        if self._closed:
+            raise EnvError("the worker was closed meanwhile", sandbox_id=self._sandbox.id)
+        if not self._guest.answers():
+            raise SandboxLost(
+                "the sandbox is gone, or its GEM process is; reset makes a new one",
+                sandbox_id=self._sandbox.id,
+            )
+        why = "it crashed, ran out of memory or was killed"
+        if never_ran:
+            why = "none could be forked; is the limit on processes or memory too low?"
+        raise EnvError(f"the environment's process is gone: {why}", sandbox_id=self._sandbox.id)
+
+    def _drop(self) -> None:
+        """Let go of everything, in a forked child: it is the parent's."""
+        self._closed, self._awaited = True, None
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+
+def _error_of(failed: wire.Failed, sandbox_id: str) -> RockGymError:
+    kinds: dict[str, type[RockGymError]] = {
+        "unavailable": EnvUnavailable,
+        "unknown_id": SpecError,
+    }
+    kind = kinds.get(failed.kind, EnvError)
+    return kind(failed.message, sandbox_id=sandbox_id, output=failed.traceback or None)

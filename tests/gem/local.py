@@ -1,0 +1,161 @@
+"""A sandbox that is none: a directory and processes on this machine, where isolation is no matter."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rock_gym.backends.base import STDERR, STDOUT, Capabilities
+from rock_gym.errors import PoolClosed
+
+_MOVE = (
+    "import os, sys; fd = int(sys.argv[1]); os.dup2(fd, 3); fd == 3 or os.close(fd); "
+    "os.execvpe(sys.argv[2], sys.argv[2:], os.environ)"
+)
+
+
+class LocalProcess:
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self.popen = popen
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.popen.poll()
+
+    def receive(self, timeout_s: float | None = None) -> list[tuple[int, bytes]]:
+        assert self.popen.stdout is not None
+        assert self.popen.stderr is not None
+        streams = {self.popen.stdout.fileno(): STDOUT, self.popen.stderr.fileno(): STDERR}
+        ready, _, _ = select.select(list(streams), [], [], timeout_s)
+        found = [(streams[fd], os.read(fd, 65536)) for fd in ready]
+        found = [part for part in found if part[1]]
+        if ready and not found:
+            self.popen.wait(timeout_s)
+        return found
+
+    def kill_descendants(self, signal: int, spare: frozenset[int] = frozenset()) -> int:
+        return 0
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.popen.kill()
+
+    def close(self) -> None:
+        for stream in (self.popen.stdout, self.popen.stderr):
+            assert stream is not None
+            stream.close()
+
+
+class LocalSandbox:
+    capabilities = Capabilities(
+        sockets=True, control=False, memory="none", cpu="none", pids="none", disk="none"
+    )
+    backend = "local"
+
+    def __init__(self, pool: LocalPool, number: int) -> None:
+        self.id = f"sandbox-{number:012x}"
+        self.root = tempfile.mkdtemp(prefix="rock-gym-test-")
+        self.run_dir = f"{self.root}/run"
+        self.workdir = f"{self.root}/work"
+        self.last_use_s = time.monotonic()
+        self.processes: list[LocalProcess] = []
+        self.stopped = False
+        self._pool = pool
+        os.mkdir(self.run_dir)
+        os.mkdir(self.workdir)
+
+    def open(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        channel: socket.socket | None = None,
+        **_: Any,
+    ) -> LocalProcess:
+        assert channel is not None
+        popen = subprocess.Popen(
+            [sys.executable, "-c", _MOVE, str(channel.fileno()), *argv],
+            pass_fds=[channel.fileno()],
+            env={"PATH": os.environ["PATH"], "HOME": self.root, "LANG": "C.UTF-8", **(env or {})},
+            cwd=self.workdir,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.processes.append(LocalProcess(popen))
+        return self.processes[-1]
+
+    def write_file(self, path: str, content: str | bytes) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def is_alive(self) -> bool:
+        return not self.stopped
+
+    def stop(self) -> None:
+        self.stopped = True
+        for process in self.processes:
+            process.kill()
+            process.popen.wait()
+            process.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def release(self) -> None:
+        self._pool.leased.discard(self)
+        self.stop()
+
+
+class LocalPool:
+    """Counts what it lends."""
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.leased: set[LocalSandbox] = set()
+        self._closers: list[Callable[[], None]] = []
+        self._closed = False
+
+    def acquire(self, timeout: float | None = 60.0) -> Any:
+        if self._closed:
+            raise PoolClosed("closed")
+        self.started += 1
+        sandbox = LocalSandbox(self, self.started)
+        self.leased.add(sandbox)
+        return sandbox
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        self._closers.append(callback)
+
+    def close(self) -> None:
+        self._closed = True
+        for closer in self._closers:
+            closer()
+        for sandbox in tuple(self.leased):
+            sandbox.release()
+
+    def __enter__(self) -> LocalPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def kill(pid: int) -> None:
+    """Kill a process and wait until it is gone."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([pidfd], [], [], 10)[0]
+    finally:
+        os.close(pidfd)
