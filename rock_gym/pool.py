@@ -314,14 +314,18 @@ class SandboxPool:
                 self._starting -= 1
                 self._started += spare is not None
                 self._failed += spare is None
-                late = self.closed
-                if spare is not None and not late:
-                    self._idle.append(spare)
+                kept = spare is not None and self._keep(spare)
                 self._changed.notify_all()
             if spare is None:
                 return False
-            if late:
+            if not kept:
                 spare.stop()
+
+    def _keep(self, spare: Sandbox) -> bool:
+        if self._closed:
+            return False
+        self._idle.append(spare)
+        return True
 
     # Life
 

@@ -115,13 +115,14 @@ class Shell:
         return ShellResult(text, self._code, output.truncated)
 
     def _frame(self, command: str, nonce: str) -> bytes:
-        # `command` keeps a syntax error in eval from ending a plain sh. The redirection keeps
-        # `cat` and its like from swallowing what follows. The marker stands in no braces: after
+        # `command` keeps a syntax error in eval from ending a plain sh, and passes by functions; the
+        # backslash passes by aliases. The redirection keeps `cat` and its like from swallowing what
+        # follows. The marker stands in no braces: after
         # an open quote in eval, bash would take them for a syntax error.
         quoted = command.replace("'", "'\\''")
         text = (
-            f"command eval '{quoted}' </dev/null\n"
-            f"command printf '%s %d\\n' {nonce} $? >&{CONTROL_FD}\n"
+            f"\\command eval '{quoted}' </dev/null\n"
+            f"\\command printf '%s %d\\n' {nonce} \"$?\" >&{CONTROL_FD}\n"
         )
         if self._code:
             # So that `echo $?` tells of the command before. Not under `set -e`, which it would end.
@@ -157,21 +158,27 @@ class Shell:
         ):
             # Its end may have left children that ignore the signal.
             process.kill_descendants(signal.SIGKILL, spare=before)
-            return self._replace_if_ended()
+            return self._settle()
         deadline = time.monotonic() + _KILL_S
         while time.monotonic() < deadline:
             killed = process.kill_descendants(signal.SIGKILL, spare=before)
             if self._read(nonce, discarded, time.monotonic() + _KILL_ROUND_S):
                 process.kill_descendants(signal.SIGKILL, spare=before)
-                return self._replace_if_ended()
+                return self._settle()
             if not killed:
                 break  # it is the shell itself that runs on
         self._replace()
         return True
 
-    def _replace_if_ended(self) -> bool:
+    def _settle(self) -> bool:
+        """Let the shell say now which jobs were killed, not before the next command's output."""
+        code, nonce = self._code, secrets.token_hex(8)
         if self._process.exit_code is None:
-            return False
+            self._process.send(self._frame(":", nonce), _KILL_S)
+            done = self._read(nonce, Output(kept_bytes=0), time.monotonic() + _KILL_S)
+            if done and self._process.exit_code is None:
+                self._code = code
+                return False
         self._replace()
         return True
 

@@ -91,10 +91,11 @@ class Process(Protocol):
     def children(self) -> frozenset[int]:
         """Return identifiers of its present direct children, for ``kill_descendants(spare=)``."""
 
-    def kill_descendants(self, signal: int, spare: frozenset[int] = frozenset()) -> int:
+    def kill_descendants(self, number: int, spare: frozenset[int] = frozenset()) -> int:
         """Signal all its descendants but those in ``spare`` and below them.
 
-        Orphans count: a process in a container adopts what its descendants leave behind.
+        Orphans count: a process in a container adopts what its descendants leave behind. After
+        SIGKILL it returns when they have ended.
 
         Returns:
             How many were signalled.

@@ -6,6 +6,7 @@ write, a poll and two reads, and no thread is woken.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from rock_gym.errors import SandboxLost
 _CHUNK_BYTES = 65536
 _PIPE_BYTES = 65536
 _SWEEP_S = 5.0
+_KILL_S = 1.0
 
 
 class PipeProcess:
@@ -182,11 +184,14 @@ class PipeProcess:
         """Return the host's process ids of its direct children; see ``Process.children``."""
         return frozenset(_children(self.pid))
 
-    def kill_descendants(self, signal: int, spare: frozenset[int] = frozenset()) -> int:
+    def kill_descendants(self, number: int, spare: frozenset[int] = frozenset()) -> int:
         """Signal all descendants but the spared; see ``Process.kill_descendants``."""
         found = _descendants(self.pid, spare)
-        for pid in found:
-            self._signal(pid, signal)
+        ends = [fd for pid in found if (fd := _signal(pid, number, self._namespace)) is not None]
+        if number == signal.SIGKILL:
+            _wait_for_ends(ends, _KILL_S)
+        for fd in ends:
+            os.close(fd)
         return len(found)
 
     def kill(self) -> None:
@@ -194,7 +199,7 @@ class PipeProcess:
         if self.exit_code is not None or self._lost:
             return
         # Stopped first, parents before children, so that nothing new appears behind the sweep.
-        self._signal(self.pid, signal.SIGSTOP)
+        self._signal_and_forget(self.pid, signal.SIGSTOP)
         stopped: set[int] = set()
         deadline = time.monotonic() + _SWEEP_S
         while time.monotonic() < deadline:
@@ -202,14 +207,16 @@ class PipeProcess:
             if not new:
                 break
             for pid in new:
-                self._signal(pid, signal.SIGSTOP)
+                self._signal_and_forget(pid, signal.SIGSTOP)
             stopped.update(new)
         for pid in stopped:
-            self._signal(pid, signal.SIGKILL)
-        self._signal(self.pid, signal.SIGKILL)
+            self._signal_and_forget(pid, signal.SIGKILL)
+        self._signal_and_forget(self.pid, signal.SIGKILL)
 
-    def _signal(self, pid: int, number: int) -> None:
-        _signal(pid, number, self._namespace)
+    def _signal_and_forget(self, pid: int, number: int) -> None:
+        fd = _signal(pid, number, self._namespace)
+        if fd is not None:
+            os.close(fd)
 
     def close(self) -> None:
         """Give up the streams; see ``Process.close``."""
@@ -247,23 +254,37 @@ def _descendants(pid: int, spare: frozenset[int]) -> list[int]:
     return found
 
 
-def _signal(pid: int, number: int, namespace: int | None) -> None:
+def _signal(pid: int, number: int, namespace: int | None) -> int | None:
     """Signal a process through a descriptor, if it is in the given process namespace.
 
     The number was read from /proc a moment ago; should it have been reused since, by whatever
     process of the host, the namespace tells.
+
+    Returns:
+        The descriptor, which becomes readable when the process ends; None if it has ended.
     """
     try:
         fd = os.pidfd_open(pid)
     except OSError:
-        return
-    try:
-        if namespace is not None and _namespace(pid) == namespace:
+        return None
+    if namespace is not None and _namespace(pid) == namespace:
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(fd, number)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(fd)
+            return fd
+    os.close(fd)
+    return None
+
+
+def _wait_for_ends(fds: list[int], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    left = len(fds)
+    while left and (ended := poll.poll(_milliseconds(deadline))):
+        for fd, _ in ended:
+            poll.unregister(fd)
+        left -= len(ended)
 
 
 def _namespace(pid: int) -> int | None:

@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -138,16 +139,28 @@ class EnvChannel(HostChannel[wire.EnvReply]):
     Attributes:
         pidfd: The process, or None before it has said hello.
         pid: Its process id here.
+        greeted: Whether its hello was received.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock, wire.ENV_REPLIES)
         self.pidfd: int | None = None
         self.pid: int | None = None
+        self.greeted = False
+        self._lock = threading.Lock()
         # The kernel then adds the sender's pid to what comes, as it is on this side of the
         # sandbox's process namespace.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._recv_rest, self._recv = self._recv, self._recv_first
+
+    def greet(self, timeout_s: float | None = None) -> wire.EnvReply:
+        """Wait for the process's hello and for what comes after it; raises as ``receive``."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        reply = self.receive(timeout_s)
+        if not isinstance(reply, wire.Hello):
+            raise wire.WireError(f"a {type(reply).__name__} came before any hello")
+        self.greeted = True
+        return self.receive(None if deadline is None else deadline - time.monotonic())
 
     def _recv_first(self) -> bytes:
         """Read with the sender's credentials, once: later reads cost less without."""
@@ -179,16 +192,16 @@ class EnvChannel(HostChannel[wire.EnvReply]):
 
     def kill(self) -> None:
         """Kill the process, if there is one. From any thread: a receive ends by it."""
-        pidfd = self.pidfd
-        if pidfd is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        with self._lock, contextlib.suppress(ProcessLookupError):
+            if self.pidfd is not None:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close all descriptors and do nothing else. Twice is fine."""
-        pidfd, self.pidfd = self.pidfd, None
-        if pidfd is not None:
-            os.close(pidfd)
+        with self._lock:
+            pidfd, self.pidfd = self.pidfd, None
+            if pidfd is not None:
+                os.close(pidfd)
         super().close()

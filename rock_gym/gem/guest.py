@@ -312,7 +312,9 @@ class _Environment:
                 kind, message = "unavailable", missing
             elif self._gem_id not in _registry():
                 kind, message = "unknown_id", str(error)
-        return wire.Failed(kind, message, _traceback(), self.env is None)
+        # An Unavailable is ours, and says all there is to say.
+        trace = "" if isinstance(error, Unavailable) else _traceback()
+        return wire.Failed(kind, message, trace, self.env is None)
 
 
 def _import_users(name: str) -> None:

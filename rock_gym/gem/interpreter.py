@@ -314,27 +314,28 @@ def install(python: str | None = None, progress: Callable[[str], None] = lambda 
     place.parent.mkdir(parents=True, exist_ok=True)
     with _locked(place.with_suffix(".lock")):
         if not (place / _BUILT).exists():
-            chosen, options = _choose_python(python)
-            _run([chosen, "-m", "venv", "--clear", str(place)], progress)
-            pip = [str(place / "bin" / "python"), "-m", "pip", "install", *options]
-            _run([*pip, "--disable-pip-version-check", *_REQUIREMENTS], progress)
+            _run([python or _choose_python(), "-m", "venv", "--clear", str(place)], progress)
+            built = str(place / "bin" / "python")
+            pip = [built, "-m", "pip", "install", "--disable-pip-version-check"]
+            _run([*pip, *_pip_options(built), *_REQUIREMENTS], progress)
             (place / _BUILT).touch()
     _find.cache_clear()
     return place / "bin" / "python"
 
 
-def _choose_python(python: str | None) -> tuple[str, list[str]]:
-    """Return an interpreter that GEM supports and no options, or ours and one that insists."""
-    if python is not None:
-        return python, []
+def _choose_python() -> str:
+    """Return an interpreter that GEM supports, or the running one."""
     if sys.version_info[1] in _MINORS:
-        return sys.executable, []
-    for minor in _MINORS:
-        path = shutil.which(f"python3.{minor}")
-        if path is not None:
-            return path, []
+        return sys.executable
+    found = (shutil.which(f"python3.{minor}") for minor in _MINORS)
+    return next((path for path in found if path is not None), sys.executable)
+
+
+def _pip_options(python: str) -> list[str]:
+    code = f"import sys; sys.exit(sys.version_info[1] not in {_MINORS})"
+    supported = subprocess.run([python, "-c", code], check=False).returncode == 0
     # GEM's metadata end at 3.12.0, its code does not.
-    return sys.executable, ["--ignore-requires-python"]
+    return [] if supported else ["--ignore-requires-python"]
 
 
 def _run(command: list[str], progress: Callable[[str], None]) -> None:

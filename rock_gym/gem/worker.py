@@ -6,7 +6,7 @@ same guest. What a process sends is checked before it is believed.
 
 from __future__ import annotations
 
-import os
+import operator
 import socket
 import threading
 import time
@@ -143,10 +143,15 @@ class EnvWorker:
         # Held while the socket is in use, which must not be closed then: its number could be
         # another's at once.
         self._using = threading.Lock()
-        self._closed = False
+        self._closed = True
         self._make = config.request(seat.guest)
         close_in_children(self)
-        self._fork()
+        self._closed = False
+        try:
+            self._fork()
+        except BaseException:
+            self._closed = True
+            raise
 
     @property
     def sandbox(self) -> Sandbox:
@@ -195,23 +200,24 @@ class EnvWorker:
 
     def send_reset(self, seed: int) -> None:
         """Ask for a reset, of a new process where there is none or it owes an answer."""
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise SpecError(f"a seed must be between 0 and 2**32 - 1, not {seed!r}")
-        if self._awaited is not None:
+        request = wire.Reset(_check_seed(seed))
+        self._check_open()
+        if self._channel is None or self._awaited is not None or not self._sent_reset(request):
             self._kill()
-        try:
-            self._fork_and_send(wire.Reset(seed))
-        except OSError:
-            # It died since it was last used.
-            self._kill()
-            self._fork_and_send(wire.Reset(seed))
-        self._awaited = "reset"
-
-    def _fork_and_send(self, request: wire.Reset) -> None:
-        if self._channel is None:
             self._fork()
+            if not self._sent_reset(request):
+                raise self._loss()
+
+    def _sent_reset(self, request: wire.Reset) -> bool:
+        """Send it, or return False if the process has died since it was last used."""
         assert self._channel is not None
-        self._channel.send(request, _SEND_S)
+        # Set first: if something breaks in, half a message may have gone out.
+        self._awaited = "reset"
+        try:
+            self._channel.send(request, _SEND_S)
+        except OSError:
+            return False
+        return True
 
     def send_step(self, action: str) -> None:
         """Ask for a step."""
@@ -220,18 +226,16 @@ class EnvWorker:
                 "no episode is under way, or the last answer was not received: reset first",
                 sandbox_id=self._sandbox.id,
             )
+        self._awaited = "step"  # first, as above
         try:
             self._channel.send(wire.Step(action), _SEND_S)
         except wire.WireError as error:
+            self._awaited = None
             raise SpecError(f"the action cannot be sent: {error}") from None
         except TimeoutError:
-            self._kill()
-            raise StepTimeout(
-                "the environment's process did not take the action", sandbox_id=self._sandbox.id
-            ) from None
+            self.expire(_SEND_S)
         except OSError:
-            self._died()
-        self._awaited = "step"
+            raise self._loss() from None
 
     def receive(self, timeout_s: float | None = None) -> ResetReply | StepReply:
         """Wait for the answer to what was sent; raises as ``reset`` and ``step``."""
@@ -284,18 +288,18 @@ class EnvWorker:
 
     def _fork(self) -> None:
         """Have the guest fork a process, and tell it what to make. Waits for neither."""
-        if self._closed:
-            raise EnvError("the worker was closed; lease another one")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         channel = EnvChannel(ours)
+        self._channel = channel
         try:
             with theirs:
                 self._guest.fork(self.config.gem_id, self._is_preloadable(), theirs)
             channel.send(self._make, _SEND_S)
+        except OSError:
+            raise self._loss() from None
         except BaseException:
-            channel.close()
+            self._kill()
             raise
-        self._channel = channel
 
     def _is_preloadable(self) -> bool:
         """Whether it pays to import the environment's module before forking."""
@@ -309,14 +313,12 @@ class EnvWorker:
             raise EnvError("nothing was asked for; reset first", sandbox_id=self._sandbox.id)
         try:
             with self._using:
-                reply = channel.receive(timeout_s)
-            if type(reply) is wire.Hello:
-                return self._receive(timeout_s)
+                reply = channel.receive(timeout_s) if channel.greeted else channel.greet(timeout_s)
             return self._accept(reply)
         except TimeoutError:
             return None
         except (EOFError, OSError):
-            self._died()
+            raise self._loss() from None
         except wire.WireError as error:
             self._kill()
             raise WireError(
@@ -355,21 +357,25 @@ class EnvWorker:
             if self._seat.alone:
                 self._guest.kill_strays()
 
-    def _died(self) -> NoReturn:
+    def _loss(self) -> RockGymError:
         """Tell a process that died alone from one that died with its sandbox."""
-        never_ran = self._channel is not None and self._channel.pid is None
-        self._kill()
-        if self._closed:
-            raise EnvError("the worker was closed meanwhile", sandbox_id=self._sandbox.id)
-        if not self._guest.answers():
-            raise SandboxLost(
-                "the sandbox is gone, or its GEM process is; reset makes a new one",
-                sandbox_id=self._sandbox.id,
-            )
         why = "it crashed, ran out of memory or was killed"
-        if never_ran:
+        if self._channel is not None and self._channel.pid is None:
             why = "none could be forked; is the limit on processes or memory too low?"
-        raise EnvError(f"the environment's process is gone: {why}", sandbox_id=self._sandbox.id)
+        self._kill()
+        self._check_open()
+        if self._guest.answers():
+            return EnvError(
+                f"the environment's process is gone: {why}", sandbox_id=self._sandbox.id
+            )
+        return SandboxLost(
+            "the sandbox is gone, or its GEM process is; lease another worker",
+            sandbox_id=self._sandbox.id,
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EnvError("the worker was closed; lease another one", sandbox_id=self._sandbox.id)
 
     def _drop(self) -> None:
         """Let go of everything, in a forked child: it is the parent's."""
@@ -377,6 +383,16 @@ class EnvWorker:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
+
+
+def _check_seed(seed: int) -> int:
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**32:
+        raise SpecError(f"a seed must be between 0 and 2**32 - 1, not {seed!r}")
+    return number
 
 
 def _error_of(failed: wire.Failed, sandbox_id: str) -> RockGymError:

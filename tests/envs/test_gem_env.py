@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.utils.env_checker import check_env, data_shares_objects
+from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import rock_gym
@@ -94,7 +94,7 @@ class TestLease:
             imports=["a.b"],
             python_path=[tmp_path],
             dataset=rows,
-            guest_python="/p",
+            guest_python="p",
             size=3,
         ) as env:
             env.reset()
@@ -264,7 +264,8 @@ class TestEpisode:
     def test_infos_are_fresh_and_hold_nothing_of_the_sandbox(self) -> None:
         with GemEnv(GEM_ID) as env:
             infos = [env.reset(seed=1)[1], env.step("a")[4], env.step("a")[4]]
-            assert not any(data_shares_objects(a, b) for a in infos for b in infos if a is not b)
+            assert len({id(info) for info in infos}) == 3
+            assert len({id(info["list"]) for info in infos}) == 3
             assert "sandbox" not in json.dumps(infos)
 
     def test_an_action_may_be_numpys(self, leases: Leases) -> None:

@@ -103,7 +103,7 @@ class TestUnicode:
 
     @pytest.mark.parametrize("length", [-1, 1.5, "3"])
     def test_refuses_a_senseless_length(self, length: Any) -> None:
-        with pytest.raises((TypeError, ValueError)):
+        with pytest.raises((AssertionError, TypeError, ValueError)):
             Unicode(length)
 
     def test_batches_to_a_tuple(self) -> None:

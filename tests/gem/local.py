@@ -1,4 +1,4 @@
-"""A sandbox that is none: a directory and processes on this machine, where isolation is no matter."""
+"""A sandbox that is none: a directory and processes of this machine, for what isolation is not."""
 
 from __future__ import annotations
 

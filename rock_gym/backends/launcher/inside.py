@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import resource
-import signal
 import socket
 import stat
 
@@ -105,8 +104,7 @@ def _exec(request: dict, fds: list[int]) -> None:
         for number in target:
             os.dup2(fd, number)
     os.chdir(request["cwd"])
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    linux.reset_signals()
     environment = request["env"]
     argv = request["argv"]
     os.execve(_find(argv[0], environment.get("PATH", "/usr/bin:/bin")), argv, environment)
@@ -158,7 +156,11 @@ def _write(request: dict, sock: socket.socket) -> None:
     """Make a new file beside the target, let the owner fill it, and rename it over the target."""
     target = os.path.realpath(request["path"])
     directory = os.path.dirname(target)
-    os.makedirs(directory, exist_ok=True)
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except FileExistsError as error:
+        code = errno.ENOTDIR
+        raise NotADirectoryError(code, os.strerror(code), request["path"]) from error
     if os.path.isdir(target):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), request["path"])
     temporary = f"{directory}/.{os.path.basename(target)[:200]}.{os.urandom(6).hex()}"

@@ -5,6 +5,7 @@ Only what is called from a freshly forked, single-threaded child: nothing here t
 
 import ctypes
 import os
+import signal
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -108,6 +109,12 @@ def set_capabilities(mask: int) -> None:
     low, high = mask & 0xFFFFFFFF, mask >> 32
     data = _CapabilityData(low, low, 0, high, high, 0)
     _check(_libc.capset(header, data), "capset")
+
+
+def reset_signals() -> None:
+    """Undo what Python ignores: a program would inherit it."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def install_seccomp(program: bytes) -> None:

@@ -10,7 +10,6 @@ disk, and nothing has to be unmounted.
 import fcntl
 import os
 import resource
-import signal
 
 import inside
 import linux
@@ -151,7 +150,7 @@ def run_bwrap(request: dict, template: Template, fds: list[int]) -> None:
         _enter_copy(template)
         _make_writable(request)
         _become(request["kuid"])
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        linux.reset_signals()
         # An empty environment: bwrap's own would stay readable in /proc/1/environ.
         os.execve(request["argv"][0], request["argv"], {})
     except OSError as error:

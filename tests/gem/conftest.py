@@ -1,0 +1,76 @@
+"""Pools for environments: of processes on this machine, and of each backend that is present."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rock_gym.gem.worker import EnvConfig, EnvWorker, lease_worker, with_guest
+from rock_gym.pool import SandboxPool
+from rock_gym.spec import SandboxSpec
+from tests.conftest import BACKENDS, required, why_unusable
+from tests.gem.local import LocalPool
+
+USER_ENVS = str(Path(__file__).with_name("user_envs"))
+
+
+def make_pool(kind: str) -> Any:
+    if kind == "local":
+        return LocalPool()
+    return SandboxPool.from_spec(with_guest(SandboxSpec(read_only=(USER_ENVS,))), backend=kind)
+
+
+@pytest.fixture(scope="module", params=("local", *BACKENDS))
+def kind(request: pytest.FixtureRequest) -> str:
+    """What sandboxes are made of, each in turn."""
+    name: str = request.param
+    reason = None if name == "local" else why_unusable(name)
+    if reason is not None:
+        (pytest.fail if name in required() else pytest.skip)(f"{name}: {reason}")
+    return name
+
+
+@pytest.fixture(scope="module")
+def shared_pool(kind: str) -> Iterator[Any]:
+    """One for all tests of a module: a guest takes a second to come up."""
+    with make_pool(kind) as pool:
+        yield pool
+
+
+@pytest.fixture
+def own_pool(kind: str) -> Iterator[Any]:
+    """One for a test that kills what is in it."""
+    with make_pool(kind) as pool:
+        yield pool
+
+
+Lease = Callable[..., EnvWorker]
+
+
+def _leases(pool: Any) -> Iterator[Lease]:
+    with ExitStack() as stack:
+
+        def lease(gem_id: str, envs_per_sandbox: int | None = 64, **options: Any) -> EnvWorker:
+            if gem_id.startswith("probe:"):
+                options = {"imports": ["probe_envs"], "python_path": [USER_ENVS], **options}
+            worker = lease_worker(EnvConfig(gem_id, **options), pool, envs_per_sandbox)
+            stack.callback(worker.close)
+            return worker
+
+        yield lease
+
+
+@pytest.fixture
+def lease(shared_pool: Any) -> Iterator[Lease]:
+    """Lease workers for GEM ids from the module's pool."""
+    yield from _leases(shared_pool)
+
+
+@pytest.fixture
+def lease_own(own_pool: Any) -> Iterator[Lease]:
+    """Lease workers for GEM ids from a pool of the test's own."""
+    yield from _leases(own_pool)
