@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rock_gym.backends import get_backend
@@ -79,19 +79,31 @@ class Status:
     history: tuple[Transition, ...]
 
 
+@dataclass(eq=False)
+class _NamedShell:
+    """What a sandbox holds of a session.
+
+    It does not refer back: a forgotten sandbox is freed at once, not by the cycle collector, which
+    knows no order.
+    """
+
+    name: str
+    shell: Shell
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    closed: bool = False
+    closing: bool = False
+
+
 class Session:
     """A named shell in a sandbox that keeps its directory, variables, functions and jobs.
 
     Made by ``Sandbox.create_session``. Calls of several threads queue.
     """
 
-    def __init__(self, sandbox: Sandbox, name: str, shell: Shell) -> None:
-        self.name = name
+    def __init__(self, sandbox: Sandbox, shell: _NamedShell) -> None:
+        self.name = shell.name
         self._sandbox = sandbox
         self._shell = shell
-        self._lock = threading.Lock()
-        self._closed = False
-        self._closing = False
 
     def run(
         self, command: str, *, timeout: float | None = COMMAND_TIMEOUT_S, check: bool = False
@@ -121,18 +133,18 @@ class Session:
         check_command(command)
         limit = check_timeout(timeout)
         started = time.monotonic()
-        with self._sandbox._using(), self._lock:
-            if self._closed:
+        with self._sandbox._using(), self._shell.lock:
+            if self._shell.closed:
                 raise SessionClosed(
                     f"the session {self.name!r} has ended; create a new one",
                     sandbox_id=self._sandbox.id,
                 )
             if limit is not None:
                 limit = max(0.0, limit - (time.monotonic() - started))
-            result = self._shell.run(command, limit)
-            if self._shell.exit_code is not None:
+            result = self._shell.shell.run(command, limit)
+            if self._shell.shell.exit_code is not None:
                 self._end()
-        if self._closing:
+        if self._shell.closing:
             raise SessionClosed(
                 f"the session {self.name!r} was closed while it ran a command",
                 sandbox_id=self._sandbox.id,
@@ -144,26 +156,26 @@ class Session:
 
     def interrupt(self) -> None:
         """Send SIGINT to whatever the session runs at the moment; from any thread."""
-        if not self._closed:
-            self._shell.interrupt()
+        if not self._shell.closed:
+            self._shell.shell.interrupt()
 
     def is_alive(self) -> bool:
         """Whether it takes commands."""
-        return not self._closed and self._sandbox.is_alive()
+        return not self._shell.closed and self._sandbox.is_alive()
 
     def close(self) -> None:
         """End the session and all that runs in it. Twice is fine."""
-        self._closing = True
+        self._shell.closing = True
         # Outside the lock: a command that another thread runs here ends by it.
-        self._shell.kill()
-        with self._lock:
-            if not self._closed:
+        self._shell.shell.kill()
+        with self._shell.lock:
+            if not self._shell.closed:
                 self._end()
 
     def _end(self) -> None:
-        self._closed = True
-        self._shell.close()
-        self._sandbox._forget_session(self)
+        self._shell.closed = True
+        self._shell.shell.close()
+        self._sandbox._forget_session(self._shell)
 
 
 class Sandbox:
@@ -185,7 +197,7 @@ class Sandbox:
         self.capabilities = backend.capabilities
         self._container = container
         self._lock = threading.Lock()
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, _NamedShell] = {}
         self._history = [Transition("pending", time.time(), "asked for")]
         self._enter("running", "started")
         self._on_leave: Callable[[Sandbox], None] | None = None
@@ -357,13 +369,13 @@ class Sandbox:
             )
         with self._using():
             shell = Shell(self._container, _check_path(cwd) if cwd is not None else None, env)
-            session = Session(self, name, shell)
+            named = _NamedShell(name, shell)
             with self._lock:
-                first = self._sessions.setdefault(name, session)
-        if first is not session:
+                first = self._sessions.setdefault(name, named)
+        if first is not named:
             shell.close()
             raise SpecError(f"there is a session {name!r} already; another thread was faster")
-        return session
+        return Session(self, named)
 
     def run_in_session(
         self,
@@ -386,19 +398,19 @@ class Sandbox:
 
     def _session(self, name: str) -> Session:
         self._check_open()
-        session = self._sessions.get(name)
-        if session is None:
+        named = self._sessions.get(name)
+        if named is None:
             known = ", ".join(map(repr, sorted(self._sessions))) or "none"
             raise SessionClosed(
                 f"no session {name!r} (open: {known}); create it with create_session({name!r})",
                 sandbox_id=self.id,
             )
-        return session
+        return Session(self, named)
 
-    def _forget_session(self, session: Session) -> None:
+    def _forget_session(self, named: _NamedShell) -> None:
         with self._lock:
-            if self._sessions.get(session.name) is session:
-                del self._sessions[session.name]
+            if self._sessions.get(named.name) is named:
+                del self._sessions[named.name]
 
     # Files
 
@@ -492,8 +504,8 @@ class Sandbox:
         """End it at once, whatever runs inside. Twice is fine."""
         self._enter("stopped", "stop() was called")
         self._container.kill()
-        for session in tuple(self._sessions.values()):
-            session.close()
+        for named in tuple(self._sessions.values()):
+            Session(self, named).close()
 
     def release(self) -> None:
         """Give it back to its pool, or stop it when it has none. Twice is fine."""
@@ -518,13 +530,15 @@ class Sandbox:
         # An instance whose constructor raised has no history.
         history = getattr(self, "_history", None)
         if history and history[-1].state == "running":
+            self._container.kill()
+            for named in self._sessions.values():
+                named.shell.close()
             warnings.warn(
                 f"{self.id} was never stopped; use `with`, or call stop() or release()",
                 ResourceWarning,
                 stacklevel=1,
                 source=self,
             )
-            self._container.kill()
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.id} {self.state} on {self.backend}>"

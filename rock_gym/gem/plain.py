@@ -12,6 +12,7 @@ MAX_DEPTH = 16
 
 _MAX_ITEMS = 100_000
 _MAX_REPR = 2000
+_MAX_BITS = 10_000
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 
 
@@ -40,7 +41,7 @@ class _Plain:
             return self._convert(value, depth)
         except Exception:
             # Whatever an environment's object does when it is looked at, the channel lives on.
-            return _describe(value)
+            return self._describe(value)
 
     def _convert(self, value: Any, depth: int) -> Any:
         if value is None or isinstance(value, bool):
@@ -56,7 +57,7 @@ class _Plain:
         if isinstance(value, (bytes, bytearray)):
             return bytes(value).decode("utf-8", "backslashreplace")
         if depth <= 0:
-            return _describe(value)
+            return self._describe(value)
         if isinstance(value, Mapping):
             return self._mapping(value, depth)
         if isinstance(value, (list, tuple)):
@@ -65,7 +66,12 @@ class _Plain:
             return self._list(sorted(value, key=repr), depth)
         if callable(getattr(value, "tolist", None)) and getattr(value, "size", 1) <= _MAX_ITEMS:
             return self._array(value, depth)
-        return _describe(value)
+        return self._describe(value)
+
+    def _describe(self, value: object) -> str:
+        text = _described(value)
+        self.items -= len(text) // 8
+        return text
 
     def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         made = {}
@@ -90,6 +96,13 @@ class _Plain:
         return float(value) if type(inner) is type(value) else self.convert(inner, depth - 1)
 
 
+def _described(value: object) -> str:
+    try:
+        return _text(repr(value)[:_MAX_REPR])
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
 def _text(value: str) -> str:
     # Of a subclass only the characters, as above.
     text = str.__str__(value)
@@ -99,14 +112,7 @@ def _text(value: str) -> str:
 
 
 def _digits(number: int) -> str:
-    try:
-        return str(number)
-    except ValueError:  # Python refuses to write out thousands of digits
-        return hex(number)
-
-
-def _describe(value: object) -> str:
-    try:
-        return _text(repr(value)[:_MAX_REPR])
-    except Exception:
-        return f"<{type(value).__name__}>"
+    # Python refuses to write out more digits than this allows.
+    return (
+        str(number) if number.bit_length() < _MAX_BITS else f"<int of {number.bit_length()} bits>"
+    )

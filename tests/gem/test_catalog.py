@@ -16,12 +16,14 @@ import builtins, json, random, sys
 import gem, sympy
 seen = []
 builtins.tell_tale = lambda *args: seen.append(1)
+# sympy's parser makes symbols of plain names, but evaluates what is reached by attributes.
+by_attributes = "Integer.__new__.__globals__['__builtins__']['tell_tale']()"
 found = []
 for gem_id in json.loads(sys.argv[1]):
     env = gem.make(gem_id, size=5)
     for seed in range(3):
         env.reset(seed=seed)
-        for text in ("tell_tale()", "[tell_tale()]", "[[tell_tale()]]", "tell_tale(1)+1"):
+        for text in ("tell_tale()", "[tell_tale()]", "[[tell_tale()]]", by_attributes):
             seen.clear()
             try:
                 env.step("\\boxed{%s}" % text)

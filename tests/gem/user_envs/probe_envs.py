@@ -120,7 +120,9 @@ class Probe(gem.Env):
         return "", 0.0, False, False, {"text": "x" * int(rest)}
 
     def do_descriptors(self, rest: str) -> str:
-        found = [os.readlink(f"/proc/self/fd/{fd}") for fd in sorted(os.listdir("/proc/self/fd"))[:-1]]
+        found = [
+            os.readlink(f"/proc/self/fd/{fd}") for fd in sorted(os.listdir("/proc/self/fd"))[:-1]
+        ]
         return "\n".join(found)
 
     def do_false(self, rest: str) -> str:

@@ -1,0 +1,108 @@
+"""Plays one environment by its texts, and notes all that it says.
+
+Run as ``python play.py <file of jobs>`` it plays GEM itself, with each environment in a process of
+its own as GEM needs it, and prints one JSON object: transcripts by id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+# What was reset and stepped: observation, reward, terminated, truncated, info.
+Transcript = list[Any]
+
+MOVES = 12
+
+
+def play(
+    gem_id: str,
+    seeds: list[int],
+    reset: Callable[[int], tuple[str, Any]],
+    step: Callable[[str], tuple[Any, ...]],
+) -> Transcript:
+    """Play an episode per seed, with moves that follow from the texts alone."""
+    import numpy as np
+
+    from rock_gym.envs.actions import sample_action
+
+    seen: Transcript = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        observation, info = reset(seed)
+        rules, text = observation, f"{observation}\n{info.get('suffix', '')}"
+        seen.append([seed, observation, info])
+        for _ in range(MOVES):
+            action = sample_action(gem_id, text, rng)
+            try:
+                observation, reward, terminated, truncated, info = step(action)
+            except Exception as error:
+                seen.append([action, type(error).__name__])
+                break
+            seen.append([action, observation, float(reward), terminated, truncated, info])
+            if terminated or truncated:
+                break
+            text = f"{rules}\n{observation}\n{info.get('suffix', '')}"
+    return seen
+
+
+def play_gem(gem_id: str, seeds: list[int], make: dict[str, Any]) -> Transcript:
+    """Play GEM in this process."""
+    import gem
+    from gem.envs.registration import ENV_REGISTRY
+
+    from rock_gym.gem.words import supply_words
+
+    spec = ENV_REGISTRY[gem_id]
+    __import__(spec.entry_point.partition(":")[0])
+    supply_words(os.path.join(tempfile.gettempdir(), f"play-{os.getppid()}"))
+    kwargs = dict(make.get("kwargs", {}))
+    if "dataset" in make:
+        from datasets import Dataset
+
+        kwargs["dataset"] = Dataset.from_list(make["dataset"])
+    env = gem.make(gem_id, **kwargs)
+    return play(gem_id, seeds, lambda seed: env.reset(seed=seed), env.step)
+
+
+def in_fork(job: Any) -> Any:
+    """Play in a child, and return what it found."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        try:
+            result: Any = play_gem(*job)
+        except BaseException:
+            result = traceback.format_exc()
+        with os.fdopen(write, "w") as file:
+            json.dump(result, file)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    return json.loads(text)
+
+
+def main() -> None:
+    import gem  # noqa: F401
+
+    os.chdir(tempfile.mkdtemp())
+    with open(sys.argv[1]) as file:
+        jobs = json.load(file)
+    # As if nobody had drawn from it while importing.
+    random.seed(0)
+    transcripts = {job[0]: in_fork(job) for job in jobs}
+    # Some environments print.
+    print(f"\n{json.dumps(transcripts)}")
+
+
+if __name__ == "__main__":
+    main()
