@@ -23,6 +23,8 @@ lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	cd rock_gym/backends/launcher && $(abspath $(BIN))/mypy --strict --allow-any-generics \
+		--explicit-package-bases --config-file= .
 
 bench: system $(INSTALLED)
 	$(BIN)/python benchmarks/run.py

@@ -90,11 +90,12 @@ def guest() -> None:
 
 
 @guest.command()
-def install() -> None:
+@click.option("--python", metavar="PATH", help="The interpreter to build it from.")
+def install(python: str | None) -> None:
     """Build, once, an interpreter with GEM in your cache, for Pythons that cannot have it."""
     from rock_gym.gem import interpreter
 
-    click.echo(interpreter.install())
+    click.echo(interpreter.install(python, lambda line: click.echo(line, err=True)))
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,19 @@ class _Check:
 
 
 def _examine() -> list[_Check]:
+    return [*_examine_sandbox(), _examine_gem()]
+
+
+def _examine_gem() -> _Check:
+    from rock_gym.gem.interpreter import find_guest_python
+
+    try:
+        return _Check("gem", True, f"found by {find_guest_python().executable}")
+    except RockGymError as error:
+        return _Check("gem", False, error.message)
+
+
+def _examine_sandbox() -> list[_Check]:
     from rock_gym.sandbox import Sandbox
 
     start = time.perf_counter()

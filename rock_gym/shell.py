@@ -22,9 +22,15 @@ from rock_gym.output import Output
 _INTERRUPT_S = 0.3
 _KILL_S = 2.0
 _KILL_ROUND_S = 0.02
+_NONCE_BYTES = 6
 
-# A function, as the code that `$?` should have can be set in no other way without a fork.
-_SET_CODE = "__rock_gym_code() { return $1; }\n"
+# Bash reads a pipe byte by byte, so what is sent with every command is worth being short. The one
+# function sets the code that `$?` should have, which cannot be done otherwise without a fork; the
+# other writes the marker. The backslashes pass by aliases, `command` passes by functions.
+_PRELUDE = (
+    "__rock_gym_code() { return $1; }\n"
+    f'__rock_gym() {{ \\command printf \'%s %d\\n\' "$1" "$?" >&{CONTROL_FD}; }}\n'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,7 @@ class Shell:
             merge_stderr=True,
             control=True,
         )
-        process.send(_SET_CODE.encode())
+        process.send(_PRELUDE.encode())
         self._code = 0
         return process
 
@@ -90,7 +96,7 @@ class Shell:
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         output = Output()
-        nonce = secrets.token_hex(8)
+        nonce = secrets.token_hex(_NONCE_BYTES)
         before = self._process.children()
         try:
             self._process.send(self._frame(command, nonce), timeout_s)
@@ -115,15 +121,11 @@ class Shell:
         return ShellResult(text, self._code, output.truncated)
 
     def _frame(self, command: str, nonce: str) -> bytes:
-        # `command` keeps a syntax error in eval from ending a plain sh, and passes by functions; the
-        # backslash passes by aliases. The redirection keeps `cat` and its like from swallowing what
-        # follows. The marker stands in no braces: after
-        # an open quote in eval, bash would take them for a syntax error.
+        # `command` keeps a syntax error in eval from ending a plain sh. The redirection keeps `cat`
+        # and its like from swallowing what follows. The marker stands in no braces: after an open
+        # quote in eval, bash would take them for a syntax error.
         quoted = command.replace("'", "'\\''")
-        text = (
-            f"\\command eval '{quoted}' </dev/null\n"
-            f"\\command printf '%s %d\\n' {nonce} \"$?\" >&{CONTROL_FD}\n"
-        )
+        text = f"\\command eval '{quoted}' </dev/null\n\\__rock_gym {nonce}\n"
         if self._code:
             # So that `echo $?` tells of the command before. Not under `set -e`, which it would end.
             text = f"case $- in *e*) ;; *) __rock_gym_code {self._code};; esac\n" + text
@@ -172,7 +174,7 @@ class Shell:
 
     def _settle(self) -> bool:
         """Let the shell say now which jobs were killed, not before the next command's output."""
-        code, nonce = self._code, secrets.token_hex(8)
+        code, nonce = self._code, secrets.token_hex(_NONCE_BYTES)
         if self._process.exit_code is None:
             self._process.send(self._frame(":", nonce), _KILL_S)
             done = self._read(nonce, Output(kept_bytes=0), time.monotonic() + _KILL_S)

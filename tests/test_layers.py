@@ -19,6 +19,7 @@ TIERS = (
     ("_version", "errors"),
     ("spec",),
     ("backends",),
+    ("output",),
     ("shell",),
     ("sandbox",),
     ("pool", "gem"),
@@ -28,12 +29,10 @@ TIERS = (
 )
 RANK = {part: rank for rank, tier in enumerate(TIERS) for part in tier}
 
-# What runs inside, or beside, is copied or started alone, and so may lean on little.
-ALONE = {
-    "backends/launcher": set(),
-    "gem/guest.py": {"msgspec", "gem"},
-    "gem/wire.py": {"msgspec"},
-}
+# What is started or copied alone, without the package around it, and so may lean on little.
+LAUNCHER = PACKAGE / "backends" / "launcher"
+GUEST = PACKAGE / "gem" / "guest.py"
+GUEST_MAY_IMPORT = {"msgspec", "gem"}
 HEAVY = ("gem", "docker", "ray", "starlette", "PIL", "rich", "pandas", "datasets", "click")
 
 
@@ -113,28 +112,41 @@ def test_there_is_no_cycle() -> None:
         visit(module, ())
 
 
-def lonely_files() -> list[tuple[Path, set[str]]]:
-    found = []
-    for place, allowed in ALONE.items():
-        path = PACKAGE / place
-        files = [path] if path.suffix else sorted(path.rglob("*.py"))
-        siblings = {file.stem for file in path.parent.glob("*.py")} if path.suffix else set()
-        siblings |= {file.stem for file in files}
-        found += [(file, allowed | siblings) for file in files]
-    return found
+def copied_inside() -> list[Path]:
+    """The guest, and the siblings that it needs, directly or not."""
+    found: list[Path] = []
+    waiting = [GUEST]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.append(path)
+            waiting += [
+                PACKAGE / f"{module.replace('.', '/')}.py"
+                for module in our_imports(path)
+                if (PACKAGE / f"{module.replace('.', '/')}.py").exists()
+            ]
+    return sorted(found)
 
 
-@pytest.mark.parametrize(("path", "allowed"), lonely_files(), ids=lambda value: str(value)[-24:])
-def test_what_runs_alone_leans_on_little(path: Path, allowed: set[str]) -> None:
-    """Standard library and what is named above; of ours only the files that lie beside it."""
-    for name in imports(path):
-        root = name.split(".")[0]
-        beside = name.removeprefix("rock_gym.gem.").split(".")[0]
-        assert (
-            root in sys.stdlib_module_names
-            or root in allowed
-            or (name.startswith("rock_gym") and (beside in ("rock_gym", "wire")))
-        ), f"{path.name} imports {name}"
+@pytest.mark.parametrize("path", sorted(LAUNCHER.glob("*.py")), ids=lambda path: path.stem)
+def test_the_launcher_leans_on_the_standard_library(path: Path) -> None:
+    """And on the files that lie beside it."""
+    beside = {file.stem for file in LAUNCHER.glob("*.py")}
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert roots - sys.stdlib_module_names - beside == set()
+
+
+def test_the_guest_needs_only_what_lies_beside_it() -> None:
+    """So that it can be copied into a sandbox whose interpreter knows nothing of this package."""
+    assert {path.parent for path in copied_inside()} == {GUEST.parent}
+    assert "wire" in {path.stem for path in copied_inside()}
+
+
+@pytest.mark.parametrize("path", copied_inside(), ids=lambda path: path.stem)
+def test_what_runs_inside_leans_on_little(path: Path) -> None:
+    """The standard library, and what the interpreter inside is sure to have."""
+    roots = {name.split(".")[0] for name in imports(path)} - {"rock_gym"}
+    assert roots - sys.stdlib_module_names - GUEST_MAY_IMPORT == set()
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)

@@ -47,6 +47,7 @@ class PipeProcess:
         self.sandbox_id = sandbox_id
         self.pid = pid
         self.exit_code: int | None = None
+        self._children_fd: int | None = None
         self._lost = False
         self._status = status
         self._status_fd = status.fileno()
@@ -182,7 +183,15 @@ class PipeProcess:
 
     def children(self) -> frozenset[int]:
         """Return the host's process ids of its direct children; see ``Process.children``."""
-        return frozenset(_children(self.pid))
+        # A shell asks before every command: one descriptor, kept, makes that a single call. It is
+        # of the main thread, and shells have no other.
+        try:
+            if self._children_fd is None:
+                path = f"/proc/{self.pid}/task/{self.pid}/children"
+                self._children_fd = os.open(path, os.O_RDONLY)
+            return frozenset(map(int, os.pread(self._children_fd, _CHUNK_BYTES, 0).split()))
+        except OSError:
+            return frozenset()
 
     def kill_descendants(self, number: int, spare: frozenset[int] = frozenset()) -> int:
         """Signal all descendants but the spared; see ``Process.kill_descendants``."""
@@ -225,6 +234,9 @@ class PipeProcess:
             os.close(fd)
         self._streams.clear()
         self._control = None
+        if self._children_fd is not None:
+            os.close(self._children_fd)
+            self._children_fd = None
         self._status.close()
 
 

@@ -425,7 +425,8 @@ def test_what_programs_need_is_allowed(python: Callable[[str], str]) -> None:
     assert (
         python(
             "import fcntl, mmap, multiprocessing, os, socket, subprocess, threading\n"
-            "t = threading.Thread(target=print, args=('thread',), kwargs={'flush': True}); t.start(); t.join()\n"
+            "t = threading.Thread(target=print, args=('thread',), kwargs={'flush': True})\n"
+            "t.start(); t.join()\n"
             "subprocess.run(['echo', 'process'], check=True)\n"
             "socket.socketpair(); socket.socket(socket.AF_INET6)\n"
             "multiprocessing.Lock()\n"

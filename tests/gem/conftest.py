@@ -24,14 +24,19 @@ def make_pool(kind: str) -> Any:
     return SandboxPool.from_spec(with_guest(SandboxSpec(read_only=(USER_ENVS,))), backend=kind)
 
 
+def backend_or_skip(name: str) -> str:
+    """A backend's name, or no test where it is not present and need not be."""
+    reason = why_unusable(name)
+    if reason is not None:
+        (pytest.fail if name in required() else pytest.skip)(f"{name}: {reason}")
+    return name
+
+
 @pytest.fixture(scope="module", params=("local", *BACKENDS))
 def kind(request: pytest.FixtureRequest) -> str:
     """What sandboxes are made of, each in turn."""
     name: str = request.param
-    reason = None if name == "local" else why_unusable(name)
-    if reason is not None:
-        (pytest.fail if name in required() else pytest.skip)(f"{name}: {reason}")
-    return name
+    return name if name == "local" else backend_or_skip(name)
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,15 @@
 """Plays one environment by its texts, and notes all that it says.
 
 Run as ``python play.py <file of jobs>`` it plays GEM itself, with each environment in a process of
-its own as GEM needs it, and prints one JSON object: transcripts by id.
+its own as GEM needs it, and prints one line of JSON for each: its id and its transcript.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
+import select
+import signal
 import sys
 import tempfile
 import traceback
@@ -19,6 +20,11 @@ from typing import Any
 Transcript = list[Any]
 
 MOVES = 12
+
+# Sokoban's constructor draws a room by numbers that no seed decides: mostly at once, but at times
+# it takes minutes. Another try draws another room.
+PATIENCE_S = 5
+TRIES = 30
 
 
 def play(
@@ -77,6 +83,8 @@ def in_fork(job: Any) -> Any:
     pid = os.fork()
     if pid == 0:
         os.close(read)
+        # Some environments print.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         try:
             result: Any = play_gem(*job)
         except BaseException:
@@ -86,9 +94,11 @@ def in_fork(job: Any) -> Any:
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as file:
+        if not select.select([file], [], [], PATIENCE_S)[0]:
+            os.kill(pid, signal.SIGKILL)
         text = file.read()
     os.waitpid(pid, 0)
-    return json.loads(text)
+    return json.loads(text or "null")
 
 
 def main() -> None:
@@ -97,11 +107,11 @@ def main() -> None:
     os.chdir(tempfile.mkdtemp())
     with open(sys.argv[1]) as file:
         jobs = json.load(file)
-    # As if nobody had drawn from it while importing.
-    random.seed(0)
-    transcripts = {job[0]: in_fork(job) for job in jobs}
-    # Some environments print.
-    print(f"\n{json.dumps(transcripts)}")
+    for job in jobs:
+        found = None
+        for _ in range(TRIES):
+            found = found or in_fork(job)
+        print(json.dumps([job[0], found]), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ these directories hold nothing but what is needed. Nothing on the machine itself
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -20,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.contract.support import command_line, eventually
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = sorted((ROOT / "tests" / "contract").glob("test_*.py"))
@@ -74,6 +78,17 @@ def needed_paths() -> list[Path]:
     return sorted(path for path in paths if not any(p in path.parents for p in paths))
 
 
+def processes_of(name: str) -> dict[int, str]:
+    """What a user's processes are, by their ids."""
+    uid = pwd.getpwnam(name).pw_uid
+    found = {}
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if entry.isdigit() and os.stat(f"/proc/{entry}").st_uid == uid:
+                found[int(entry)] = command_line(int(entry))
+    return found
+
+
 @dataclass(frozen=True)
 class User:
     """An ordinary user and a way to be it."""
@@ -124,8 +139,11 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
         probe = made.run("true")
         require(probe.returncode == 0, f"no mount namespace can be made: {probe.stderr}")
         yield made
+        assert eventually(lambda: not processes_of(name)), processes_of(name)
     finally:
-        subprocess.run(["userdel", "--remove", name], check=True, capture_output=True)
+        for pid in processes_of(name):
+            os.kill(pid, signal.SIGKILL)
+        subprocess.run(["userdel", "--force", "--remove", name], check=True, capture_output=True)
 
 
 def test_the_user_is_ordinary(user: User) -> None:

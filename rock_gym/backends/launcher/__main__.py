@@ -233,13 +233,13 @@ class Launcher:
         if sandbox.bwrap in self.sandboxes:
             self.make_spare(sandbox)
 
-    def make_spare(self, sandbox: Sandbox) -> None:
+    def make_spare(self, sandbox: Sandbox) -> Joined:
         """Have a process join the sandbox now, so that the next request need not wait for it.
 
         Most of what a join costs is thereby off everybody's path.
         """
         if sandbox.spare is not None:
-            return
+            return sandbox.spare
         sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         report, their_report = os.pipe()
         their_gate, gate = (-1, -1) if sandbox.ready else os.pipe()
@@ -258,6 +258,7 @@ class Launcher:
         if spare.pid > 0:
             self.processes[spare.pid] = spare
         self.watch(report, lambda: self.on_report(spare, report))
+        return spare
 
     def fork_inside(self, sandbox: Sandbox) -> int:
         """Fork a child that is in the sandbox's process namespace, and in no other one yet."""
@@ -274,8 +275,7 @@ class Launcher:
 
     def assign(self, sandbox: Sandbox, data: bytes, fds: list[int]) -> None:
         """Give a request to the spare; it waits in its socket until the join is done."""
-        self.make_spare(sandbox)
-        joined, sandbox.spare = sandbox.spare, None
+        joined, sandbox.spare = self.make_spare(sandbox), None
         joined.request = (data, fds)
         # When it was killed from inside this fails, and the end of its report tells.
         with contextlib.suppress(OSError):

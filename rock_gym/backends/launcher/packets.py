@@ -26,4 +26,5 @@ def load(data: bytes, fds: list[int]) -> dict:
         with os.fdopen(fds.pop(), "rb") as file:
             file.seek(0)
             data = file.read()
-    return json.loads(data)
+    request: dict = json.loads(data)
+    return request

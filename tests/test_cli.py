@@ -1,0 +1,89 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner, Result
+
+import rock_gym
+from rock_gym.cli import main
+from rock_gym.errors import BackendUnavailable
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(main, words)
+
+
+def test_the_version() -> None:
+    assert run("--version").output == f"rock-gym, version {rock_gym.__version__}\n"
+
+
+def test_python_m_is_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rock_gym", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == run("--version").output
+
+
+def test_every_environment_is_listed() -> None:
+    listed = json.loads(run("envs", "--json").output)
+    assert len(listed) == 172
+    assert {"id": "gem-game/Sokoban-easy-v0", "gem_id": "game:Sokoban-v0-easy"} in listed
+
+
+def test_a_part_of_an_id_narrows_the_list() -> None:
+    """In either spelling and any case."""
+    for pattern in ("game:sokoban", "gem-game/Sokoban"):
+        assert {row["gem_id"] for row in json.loads(run("envs", pattern, "--json").output)} == {
+            "game:Sokoban-v0-easy",
+            "game:Sokoban-v0-hard",
+            "game:Sokoban-v0-random",
+        }
+    assert "gem-game/Sokoban-easy-v0" in run("envs", "sokoban").output
+
+
+def test_an_error_is_one_line_with_the_next_command() -> None:
+    result = run("envs", "no-such-thing")
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [
+        "Error: no id holds 'no-such-thing'; see all with: rock-gym envs"
+    ]
+
+
+def test_a_command_line_that_makes_no_sense() -> None:
+    assert run("envs", "--no-such-option").exit_code == 2
+    assert run("no-such-command").exit_code == 2
+
+
+def test_doctor_is_content_where_sandboxes_work(backend: str) -> None:
+    result = run("doctor", "--json")
+    assert result.exit_code == 0, result.output
+    assert all(check["ok"] for check in json.loads(result.output))
+    assert run("doctor").output.startswith("embedded sandbox: ok")
+
+
+def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that mends it, and exit code 1."""
+
+    def start(**_: object) -> None:
+        raise BackendUnavailable("it needs bubblewrap; install it with: apt-get install bubblewrap")
+
+    monkeypatch.setattr("rock_gym.sandbox.Sandbox.start", start)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "embedded sandbox: failed  it needs bubblewrap" in result.output
+    assert "apt-get install bubblewrap" in result.output
+
+
+def test_starting_up_is_quick() -> None:
+    """Help and completion import neither rich nor any part that a command needs."""
+    code = (
+        "import sys; from rock_gym.cli import main; main(['--help'], standalone_mode=False); "
+        "print([name for name in ('rich', 'rock_gym.sandbox', 'PIL') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
