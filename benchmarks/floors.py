@@ -122,13 +122,17 @@ def fork_many(number: int) -> float:
 
 
 def proportional_mb(pid: int | None = None) -> float:
-    """Proportional memory of a process, by default of all below this one, in MB."""
+    """Proportional memory of a process, by default of all below this one, in MB.
+
+    Raises:
+        PermissionError: To an ordinary user, as env processes let nobody look into them.
+    """
     pids = _below(os.getpid()) if pid is None else {pid}
     total_kib = 0
     for each in pids:
         try:
             lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
-        except OSError:
+        except ProcessLookupError:
             continue
         total_kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total_kib / 1024

@@ -17,7 +17,7 @@ from rock_gym.errors import SpecError
 _KIB = 1024
 _UNITS = {"": 1, "b": 1, "k": _KIB, "m": _KIB**2, "g": _KIB**3, "t": _KIB**4}
 _UNITS |= {f"{unit}{tail}": _UNITS[unit] for unit in "kmgt" for tail in ("b", "i", "ib")}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)")
 
 MIN_MEMORY_BYTES = 16 * _KIB**2
 MAX_MEMORY_BYTES = 64 * _KIB**4

@@ -27,8 +27,8 @@ WORK = "/work"
 RUN = "/run/rock-gym"
 UID = GID = 1000
 
-# Descriptors that the launcher puts in place for bwrap.
-_INFO_FD, _SECCOMP_FD = "3", "4"
+# A descriptor that the launcher puts in place for bwrap.
+_SECCOMP_FD = "3"
 
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = (
@@ -111,7 +111,7 @@ def host_plan(read_only: tuple[str, ...] = ()) -> Plan:
     return Plan(
         key=hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest(),
         template=template,
-        argv=(*_ISOLATION, *_MOUNTS, "--seccomp", _SECCOMP_FD, "--info-fd", _INFO_FD, "--", _INIT),
+        argv=(*_ISOLATION, *_MOUNTS, "--seccomp", _SECCOMP_FD, "--", _INIT),
         writable=_WRITABLE,
         late=tuple((place, path) for path, place in places.items() if _is_late(path)),
         environ=_environ(),
@@ -140,7 +140,6 @@ _ISOLATION = (
     *("--uid", str(UID), "--gid", str(GID)),
     *("--hostname", "sandbox"),
     *("--cap-drop", "ALL"),
-    "--die-with-parent",
     "--new-session",
     "--as-pid-1",
     "--clearenv",

@@ -93,6 +93,9 @@ def _prepare(run_dir: str, cache: str | None) -> None:
     sys.dont_write_bytecode = True
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # GEM's code environments run whatever `python` is found first.
+    directory, path = os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = f"{directory}{os.pathsep}{path}"
     matplotlib = os.environ["MPLCONFIGDIR"] = os.path.join(run_dir, "matplotlib")
     if cache is not None and os.path.isdir(cache):
         bytecode = os.path.join(cache, "bytecode")

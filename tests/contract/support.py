@@ -66,6 +66,22 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def orphans() -> set[int]:
+    """Processes of embedded sandboxes, anybody's, that nobody is left to end.
+
+    Such a process hangs below its launcher. One whose parent is neither that nor another process
+    of the sandbox has lost it.
+    """
+    table = parents()
+    kin = ("bwrap", ".rock-gym-init", "launcher")
+    return {
+        pid
+        for pid, parent in table.items()
+        if ".rock-gym-init" in command_line(pid)
+        and not any(name in command_line(parent) for name in kin)
+    }
+
+
 def namespace_members(link: str) -> set[int]:
     """The host's ids of all processes in a pid namespace, named as readlink inside names it."""
     # Tests kill what this returns: it must never be the host.

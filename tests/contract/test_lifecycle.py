@@ -32,6 +32,7 @@ from tests.contract.support import (
     eventually,
     forget,
     members,
+    orphans,
     run_owner,
     wait_gone,
     within,
@@ -321,6 +322,7 @@ def test_a_killed_owner_with_a_living_child(backend: str) -> None:
             os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.timeout(120)
 def test_an_owner_killed_while_it_starts_sandboxes(backend: str) -> None:
     """There is no moment at which one could be left."""
     script = f"""
@@ -335,7 +337,8 @@ print("1", flush=True)
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 """
-    for delay in (0.0, 0.01, 0.03, 0.1, 0.2):
+    before = orphans()
+    for delay in (0.0, 0.01, 0.03, 0.1, 0.2) * 2:
         with Owner(script) as owner:
             owner.tells()
             time.sleep(delay)
@@ -343,7 +346,12 @@ for thread in threads: thread.join()
             below = owner.below()
             owner.kill()
             owner.process.wait(10)
-            assert wait_gone(below, 5) == set()
+            left = wait_gone(below, 5)
+            assert not left, {pid: command_line(pid) for pid in left}
+    # What was begun after that look has no parent any more that could be asked.
+    assert eventually(lambda: orphans() <= before), {
+        pid: command_line(pid) for pid in orphans() - before
+    }
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="forking with threads warns there")

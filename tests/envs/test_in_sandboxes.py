@@ -233,21 +233,23 @@ class TestLives:
         assert result[4]["gem"] == {"observation": "over", "terminated": True, "truncated": True}
 
     def test_closing_gives_the_sandbox_back(self, pool: SandboxPool) -> None:
-        before = pool.statistics().leased
         with rock_gym.make(GEM_ID, pool=pool, envs_per_sandbox=1) as env:
             env.reset()
-            assert pool.statistics().leased == before + 1
-        assert pool.statistics().leased == before
+            sandbox = env.unwrapped.sandbox
+            assert sandbox.state == "running"
+        assert sandbox.state == "stopped"
 
     def test_so_does_forgetting(self, pool: SandboxPool) -> None:
-        before = pool.statistics().leased
+        held = []
 
         def forget() -> None:
-            GemEnv(GEM_ID, pool=pool, envs_per_sandbox=1).reset()
+            env = GemEnv(GEM_ID, pool=pool, envs_per_sandbox=1)
+            env.reset()
+            held.append(env.sandbox)
 
         with pytest.warns(ResourceWarning, match="unclosed GemEnv"):
             forget()
-        assert pool.statistics().leased == before
+        assert held[0].state == "stopped"
 
     def test_environments_share_a_sandbox_up_to_a_number(self, pool: SandboxPool) -> None:
         envs = [GemEnv(GEM_ID, pool=pool, envs_per_sandbox=2) for _ in range(3)]

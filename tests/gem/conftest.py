@@ -1,4 +1,4 @@
-"""Pools for environments: of processes on this machine, and of each backend that is present."""
+"""Pools of each backend that is present, and environments in their sandboxes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from rock_gym.gem.worker import EnvConfig, EnvWorker, lease_worker, with_guest
 from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
 from tests.conftest import BACKENDS, required, why_unusable
-from tests.gem.local import LocalPool
 
 USER_ENVS = str(Path(__file__).with_name("user_envs"))
 
 
-def make_pool(kind: str) -> Any:
-    if kind == "local":
-        return LocalPool()
-    return SandboxPool.from_spec(with_guest(SandboxSpec(read_only=(USER_ENVS,))), backend=kind)
+def make_pool(kind: str, **options: Any) -> SandboxPool:
+    spec = SandboxSpec.of(read_only=(USER_ENVS,), **options)
+    return SandboxPool.from_spec(with_guest(spec), backend=kind)
 
 
 def backend_or_skip(name: str) -> str:
@@ -32,11 +30,10 @@ def backend_or_skip(name: str) -> str:
     return name
 
 
-@pytest.fixture(scope="module", params=("local", *BACKENDS))
+@pytest.fixture(scope="module", params=BACKENDS)
 def kind(request: pytest.FixtureRequest) -> str:
     """What sandboxes are made of, each in turn."""
-    name: str = request.param
-    return name if name == "local" else backend_or_skip(name)
+    return backend_or_skip(request.param)
 
 
 @pytest.fixture(scope="module")

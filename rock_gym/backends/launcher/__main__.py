@@ -7,10 +7,12 @@ Ownership is by descriptor. For each sandbox the owner keeps one end of a socket
 the other: requests come over it, its end of file kills the sandbox, and the launcher closes it
 when everything in the sandbox is dead. For each process inside there is a socket as well: it
 carries the answer to the request and, later, the exit code. When the launcher itself ends, for
-whatever reason, the kernel kills every bwrap (``--die-with-parent``) and all below it.
+whatever reason, the first process of every sandbox reads an end of file, and its end is the end
+of all. Not ``--die-with-parent``: a bwrap that is killed, or cannot write what it was to tell,
+before it has released its child leaves that child waiting for ever.
 
-Why a process of its own: joining a user namespace needs a single-threaded process, bwrap's
-parent-death signal follows the *thread* that started it, and a fork costs what its parent weighs.
+Why a process of its own: joining a user namespace needs a single-threaded process, and a fork
+costs what its parent weighs.
 """
 
 import contextlib
@@ -52,6 +54,15 @@ def is_dying(pid: int) -> bool:
     return fields[0] in b"ZX" or int(fields[6]) & PF_EXITING != 0
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the children of a single-threaded process."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
 class Sandbox:
     """One bwrap and what it takes to join it."""
 
@@ -61,8 +72,6 @@ class Sandbox:
         self.bwrap = 0
         self.init = 0
         self.init_fd = -1
-        self.info = b""
-        self.ready = False
         self.spare: Joined | None = None
         self.pipes: dict[str, int] = {}
 
@@ -81,10 +90,9 @@ class Joined:
     without an error is the exec.
     """
 
-    def __init__(self, sandbox: Sandbox, sock: socket.socket, gate: int) -> None:
+    def __init__(self, sandbox: Sandbox, sock: socket.socket) -> None:
         self.sandbox = sandbox
         self.sock = sock  # takes the request
-        self.gate = gate  # closed once the sandbox is ready
         self.pid = -1
         self.reports = b""
         self.exit_status: int | None = None
@@ -160,13 +168,12 @@ class Launcher:
     def start(self, sandbox: Sandbox) -> None:
         """Fork, and run bwrap in the child; the answer is sent when its payload says so."""
         template = self.template(sandbox.request["plan"])
-        names = ("stdin", "ready", "stderr", "info")
+        names = ("stdin", "ready", "stderr")
         pipes = {name: os.pipe() for name in names}
         seccomp = os.memfd_create("seccomp")  # bwrap reads it to its end, so each has its own
         os.write(seccomp, self.seccomp)
         os.lseek(seccomp, 0, os.SEEK_SET)
-        theirs = [pipes["stdin"][0], pipes["ready"][1], pipes["stderr"][1], pipes["info"][1]]
-        theirs.append(seccomp)
+        theirs = [pipes["stdin"][0], pipes["ready"][1], pipes["stderr"][1], seccomp]
         sandbox.bwrap = os.fork()
         if sandbox.bwrap == 0:
             stage.run_bwrap(sandbox.request, template, theirs)
@@ -175,7 +182,6 @@ class Launcher:
         sandbox.pipes = {name: pipes[name][0] for name in names[1:]}
         sandbox.pipes["stdin"] = pipes["stdin"][1]
         self.sandboxes[sandbox.bwrap] = sandbox
-        self.watch(sandbox.pipes["info"], lambda: self.on_info(sandbox))
         self.watch(sandbox.pipes["ready"], lambda: self.on_ready(sandbox))
         self.watch(sandbox.sock.fileno(), lambda: self.on_sandbox(sandbox))
 
@@ -185,42 +191,23 @@ class Launcher:
             self.templates[key] = stage.Template(self.plans[key])
         return self.templates[key]
 
-    def on_info(self, sandbox: Sandbox) -> None:
-        """Learn the pid of the sandbox's init from bwrap."""
-        data = os.read(sandbox.pipes["info"], 4096)
-        sandbox.info += data
-        if data:
-            return
-        self.forget(sandbox.pipes["info"])
-        sandbox.close_pipe("info")
-        if not sandbox.info:
-            return  # it failed early; its exit tells
-        pid = json.loads(sandbox.info)["child-pid"]
-        try:
-            sandbox.init_fd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return  # it died at once; bwrap's exit tells
-        sandbox.init = pid
-        self.make_spare(sandbox)
-        self.answer_start(sandbox)
-
     def on_ready(self, sandbox: Sandbox) -> None:
-        """Notice that the payload runs, so that all mounts are in place."""
+        """Notice that the payload runs, so that all mounts are in place, and tell the owner."""
         data = os.read(sandbox.pipes["ready"], 16)
         self.forget(sandbox.pipes["ready"])
         sandbox.close_pipe("ready")
-        sandbox.ready = bool(data)
-        if sandbox.spare is not None and sandbox.spare.gate >= 0:
-            os.close(sandbox.spare.gate)
-            sandbox.spare.gate = -1
-        self.answer_start(sandbox)
-
-    def answer_start(self, sandbox: Sandbox) -> None:
-        """Tell the owner, once both the pid and the payload's word are there."""
-        if sandbox.ready and sandbox.init:
-            # Unread, this pipe would let the payload block; closed, it costs nothing.
-            sandbox.close_pipe("stderr")
-            send(sandbox.sock, {"pid": sandbox.init})
+        children = children_of(sandbox.bwrap)
+        if not data or not children:
+            return  # it failed; the end of bwrap tells
+        try:
+            sandbox.init_fd = os.pidfd_open(children[0])
+        except ProcessLookupError:
+            return
+        sandbox.init = children[0]
+        # Unread, this pipe would let the payload block; closed, it costs nothing.
+        sandbox.close_pipe("stderr")
+        send(sandbox.sock, {"pid": sandbox.init})
+        self.make_spare(sandbox)
 
     def on_sandbox(self, sandbox: Sandbox) -> None:
         """Take a request for one sandbox, or its owner's end of file."""
@@ -242,18 +229,15 @@ class Launcher:
             return sandbox.spare
         sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         report, their_report = os.pipe()
-        their_gate, gate = (-1, -1) if sandbox.ready else os.pipe()
-        spare = Joined(sandbox, sock, gate)
+        spare = Joined(sandbox, sock)
         # When the sandbox is dying this fails, and the end of the report tells.
         with contextlib.suppress(OSError):
             spare.pid = self.fork_inside(sandbox)
         if spare.pid == 0:
             identity = sandbox.request["identity"]
-            inside.join(identity, sandbox.init_fd, theirs, their_report, their_gate, self.seccomp)
+            inside.join(identity, sandbox.init_fd, theirs, their_report, self.seccomp)
         theirs.close()
         os.close(their_report)
-        if their_gate >= 0:
-            os.close(their_gate)
         sandbox.spare = spare
         if spare.pid > 0:
             self.processes[spare.pid] = spare
@@ -354,25 +338,30 @@ class Launcher:
         joined.status.close()
         joined.status = None
 
+    def kill_strays(self) -> None:
+        """Kill what a bwrap left that failed: a child that waits for it for ever, now ours."""
+        for pid in children_of(os.getpid()):
+            if pid not in self.sandboxes and pid not in self.processes:
+                os.kill(pid, signal.SIGKILL)
+
     def kill(self, sandbox: Sandbox) -> None:
         """Kill a sandbox: its init, whose end takes all others along, and bwrap after it."""
         if sandbox.init_fd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(sandbox.init_fd, signal.SIGKILL)
-        elif sandbox.bwrap in self.sandboxes:
-            os.kill(sandbox.bwrap, signal.SIGKILL)
+        else:
+            # Not bwrap, which would leave a child behind: its payload ends as soon as it runs.
+            sandbox.close_pipe("stdin")
 
     def end(self, sandbox: Sandbox, status: int) -> None:
         """Tell the owner that bwrap, and so everything inside, is gone."""
-        if not (sandbox.ready and sandbox.init):
+        self.kill_strays()
+        if not sandbox.init:
             text = os.read(sandbox.pipes["stderr"], STDERR_BYTES).decode("utf-8", "replace")
             send(sandbox.sock, {"error": text.strip() or f"bwrap ended with status {status}"})
         for name in tuple(sandbox.pipes):
             self.forget(sandbox.pipes[name])
             sandbox.close_pipe(name)
-        if sandbox.spare is not None and sandbox.spare.gate >= 0:
-            os.close(sandbox.spare.gate)
-            sandbox.spare.gate = -1
         if sandbox.init_fd >= 0:
             os.close(sandbox.init_fd)
             sandbox.init_fd = -1

@@ -23,9 +23,7 @@ FIRST_FREE_FD = 64
 MAX_FD = 0x7FFFFFFF
 
 
-def join(
-    identity: dict, pidfd: int, sock: socket.socket, report: int, gate: int, seccomp: bytes
-) -> None:
+def join(identity: dict, pidfd: int, sock: socket.socket, report: int, seccomp: bytes) -> None:
     """Join, wait for a request and serve it. Never returns; what goes wrong is reported.
 
     Args:
@@ -33,17 +31,14 @@ def join(
         pidfd: The sandbox's init.
         sock: Where the request comes from.
         report: Where to tell what happens, one JSON object a line.
-        gate: Reaches its end of file when the sandbox's mounts are in place; -1 if they are.
         seccomp: The filter.
     """
     try:
         # First of all: a copy of another sandbox's socket would keep its owner waiting for its end.
-        keep_only(pidfd, sock.fileno(), report, gate)
+        keep_only(pidfd, sock.fileno(), report)
         linux.forbid_inspection()
         if os.geteuid() == 0:
             os.setgroups([])
-        if gate >= 0:
-            os.read(gate, 1)
         linux.setns(pidfd, linux.ALL_BUT_PID)
         _confine(identity, seccomp)
         data, fds = receive(sock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -120,9 +121,11 @@ class Probe(gem.Env):
         return "", 0.0, False, False, {"text": "x" * int(rest)}
 
     def do_descriptors(self, rest: str) -> str:
-        found = [
-            os.readlink(f"/proc/self/fd/{fd}") for fd in sorted(os.listdir("/proc/self/fd"))[:-1]
-        ]
+        found = []
+        for fd in os.listdir("/proc/self/fd"):
+            # One of them was that of the listing itself.
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(f"/proc/self/fd/{fd}"))
         return "\n".join(found)
 
     def do_false(self, rest: str) -> str:
@@ -149,20 +152,8 @@ class Probe(gem.Env):
         return "forged"
 
 
-class Overdue(gem.Env):
-    """Takes a second for a step that says so; time is all it has."""
-
-    def reset(self, seed: int | None = None) -> tuple[str, dict[str, Any]]:
-        return "", {}
-
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        signal.sigtimedwait([], float(action))
-        return action, 0.0, False, False, {}
-
-
 gem.register("probe:Probe", "probe_envs:Probe")
 gem.register("probe:Fails", "probe_envs:Probe", fail="raise")
 gem.register("probe:Lacks", "probe_envs:Probe", fail="module")
 gem.register("probe:Dies", "probe_envs:Probe", fail="die")
 gem.register("probe:Hangs", "probe_envs:Probe", fail="hang")
-gem.register("probe:Overdue", "probe_envs:Overdue")
