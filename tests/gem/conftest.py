@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,16 +10,18 @@ from typing import Any
 
 import pytest
 
+from rock_gym.gem.interpreter import find_guest_python
 from rock_gym.gem.worker import EnvConfig, EnvWorker, lease_worker, with_guest
 from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
 from tests.conftest import BACKENDS, required, why_unusable
 
+STUB = str(Path(__file__).with_name("stub"))
 USER_ENVS = str(Path(__file__).with_name("user_envs"))
 
 
 def make_pool(kind: str, **options: Any) -> SandboxPool:
-    spec = SandboxSpec.of(read_only=(USER_ENVS,), **options)
+    spec = SandboxSpec.of(read_only=(STUB, USER_ENVS), **options)
     return SandboxPool.from_spec(with_guest(spec), backend=kind)
 
 
@@ -41,6 +44,14 @@ def shared_pool(kind: str) -> Iterator[Any]:
     """One for all tests of a module: a guest takes a second to come up."""
     with make_pool(kind) as pool:
         yield pool
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guests that come up at once, with a stub in the place of GEM."""
+    python = find_guest_python()
+    stubbed = dataclasses.replace(python, site_dirs=(STUB, *python.site_dirs), cache=None)
+    monkeypatch.setattr("rock_gym.gem.worker.find_guest_python", lambda executable: stubbed)
 
 
 @pytest.fixture
@@ -74,5 +85,5 @@ def lease(shared_pool: Any) -> Iterator[Lease]:
 
 @pytest.fixture
 def lease_own(own_pool: Any) -> Iterator[Lease]:
-    """Lease workers for GEM ids from a pool of the test's own."""
+    """Lease workers from a pool of the test's own."""
     yield from _leases(own_pool)

@@ -28,21 +28,23 @@ _MOVE = (
 class LocalProcess:
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self.popen = popen
-
-    @property
-    def exit_code(self) -> int | None:
-        return self.popen.poll()
+        # Known once it was received, as the contract says.
+        self.exit_code: int | None = None
+        assert popen.stdout is not None
+        assert popen.stderr is not None
+        self._open = {popen.stdout.fileno(): STDOUT, popen.stderr.fileno(): STDERR}
 
     def receive(self, timeout_s: float | None = None) -> list[tuple[int, bytes]]:
-        assert self.popen.stdout is not None
-        assert self.popen.stderr is not None
-        streams = {self.popen.stdout.fileno(): STDOUT, self.popen.stderr.fileno(): STDERR}
-        ready, _, _ = select.select(list(streams), [], [], timeout_s)
-        found = [(streams[fd], os.read(fd, 65536)) for fd in ready]
-        found = [part for part in found if part[1]]
-        if ready and not found:
-            self.popen.wait(timeout_s)
-        return found
+        while self._open:
+            ready, _, _ = select.select(list(self._open), [], [], timeout_s)
+            found = [(self._open[fd], os.read(fd, 65536)) for fd in ready]
+            for fd, (_, data) in zip(ready, found, strict=True):
+                if not data:
+                    del self._open[fd]
+            if not ready or any(data for _, data in found):
+                return [part for part in found if part[1]]
+        self.exit_code = self.popen.wait(timeout_s)
+        return []
 
     def kill_descendants(self, signal: int, spare: frozenset[int] = frozenset()) -> int:
         return 0

@@ -55,7 +55,7 @@ class TestEpisodes:
         observation, info = worker.reset(42)
         assert "number" in observation.lower()
         assert info == {"suffix": "Enter your next guess."}
-        reply = worker.step("\\boxed{0}")
+        reply = worker.step("\\boxed{1}")
         assert (reply.terminated, reply.truncated) == (False, False)
         assert type(reply.reward) is float
         assert type(reply.terminated) is bool
