@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import site
@@ -29,6 +30,8 @@ from rock_gym.errors import EnvUnavailable
 from rock_gym.gem.catalog import GEM_VERSION
 
 __all__ = ["GuestPython", "find_guest_python", "guest_environment", "install"]
+
+_log = logging.getLogger("rock_gym")
 
 INSTALL_COMMAND = "rock-gym guest install"
 
@@ -237,9 +240,11 @@ def _key(executable: str, site_dirs: list[str], tag: str) -> str:
 def _fill(place: Path, executable: str, site_dirs: list[str], tag: str) -> None:
     made = Path(tempfile.mkdtemp(dir=place.parent))
     try:
-        # Sandboxes of root run as another user, who must be able to read it.
-        made.chmod(0o755)
+        _log.info("preparing %s for guests, once; this takes a moment", executable)
         (made / "matplotlib").mkdir()
+        for path in (made, made / "matplotlib"):
+            # Sandboxes of root run as another user, who must be able to read it.
+            path.chmod(0o755)
         options = ["-S", "-s"]
         if not all(_is_compiled(name, site_dirs, tag) for name in _SAMPLE):
             options += ["-X", f"pycache_prefix={made / 'bytecode'}"]

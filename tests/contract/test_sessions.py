@@ -219,7 +219,6 @@ def test_no_command_harms_the_next(bash: Any, command: str, codes: Any) -> None:
         "kill -INT $$",
         "trap 'false' DEBUG; shopt -s extdebug",
         "ulimit -n 0",
-        "ulimit -t 0",
         "sleep 0.2 & wait -n; exec < /dev/zero",
         "trap 'while :; do :; done' DEBUG",
         "trap 'while :; do :; done' EXIT",

@@ -19,6 +19,7 @@ from rock_gym.gem.interpreter import find_guest_python, guest_environment, insta
 from rock_gym.gem.worker import EnvConfig, lease_worker, with_guest
 from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
+from tests.gem.conftest import USER_ENVS
 from tests.gem.local import LocalPool
 
 GAME = "game:GuessTheNumber-v0-easy"
@@ -125,16 +126,14 @@ class TestFinding:
             assert os.readlink(f"/proc/{worker.pid}/exe") == os.path.realpath(sys.executable)
             worker.close()
 
-    def test_one_that_the_pool_does_not_show(self, tmp_path: Path, kind: str) -> None:
+    def test_one_that_the_pool_does_not_show(
+        self, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The error says what to make the pool with."""
         executable = str(tmp_path / "python")
         python = interpreter.GuestPython(executable, (), (str(tmp_path),), None)
-        with (
-            SandboxPool(backend=kind) as pool,
-            pytest.MonkeyPatch.context() as patch,
-            pytest.raises(EnvUnavailable, match="read_only="),
-        ):
-            patch.setattr("rock_gym.gem.worker.find_guest_python", lambda name: python)
+        monkeypatch.setattr("rock_gym.gem.worker.find_guest_python", lambda name: python)
+        with SandboxPool(backend=kind) as pool, pytest.raises(EnvUnavailable, match="read_only="):
             lease_worker(EnvConfig(GAME), pool)
 
     def test_a_corpus_of_the_users_own(
@@ -258,16 +257,22 @@ class TestCompiled:
 
 
 def test_bytecode_is_used(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guests find what is in the cache, and write none of their own."""
+    """Guests read it from the cache."""
     monkeypatch.setattr(interpreter, "_is_compiled", lambda *args: False)
+    less = interpreter._FILL.replace('"pandas", "datasets"', '"json"').replace(
+        "gem.envs.__path__", "[]"
+    )
+    monkeypatch.setattr(interpreter, "_FILL", less)
     python = find_guest_python()
     assert any("reasoning_gym" in str(path) for path in compiled(python.cache))
-    before = {path: path.stat().st_mtime_ns for path in compiled(python.cache)}
     with LocalPool() as pool:
-        worker = lease_worker(EnvConfig("game:Wordle-v0-easy"), pool)
-        assert worker.reset(1)
+        config = EnvConfig("probe:Probe", imports=["probe_envs"], python_path=[USER_ENVS])
+        worker = lease_worker(config, pool)
+        worker.reset(1)
+        for name in ("gem", "reasoning_gym"):
+            found = Path(worker.step(f"bytecode {name}").observation)
+            assert found in compiled(python.cache)
         worker.close()
-    assert {path: path.stat().st_mtime_ns for path in compiled(python.cache)} == before
 
 
 class TestInstall:

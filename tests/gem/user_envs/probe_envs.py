@@ -134,6 +134,9 @@ class Probe(gem.Env):
     def do_modules(self, rest: str) -> str:
         return " ".join(name for name in rest.split() if name in sys.modules)
 
+    def do_bytecode(self, rest: str) -> str:
+        return sys.modules[rest].__spec__.cached
+
     def do_path(self, rest: str) -> str:
         return "\n".join(sys.path)
 
