@@ -23,8 +23,8 @@ MOVES = 12
 
 # Sokoban's constructor draws a room by numbers that no seed decides: mostly at once, but at times
 # it takes minutes. Another try draws another room.
-PATIENCE_S = 5
-TRIES = 30
+PATIENCE_S = 10
+TRIES = 20
 
 
 def play(

@@ -28,8 +28,8 @@ SEEDS = [0, 42]
 
 # What these seeds take is far below a second; of others it may be many.
 BOUNDED = {
-    "game:Sokoban-v0-hard": [2],
-    "game:Sokoban-v0-random": [2],
+    "game:Sokoban-v0-hard": [5],
+    "game:Sokoban-v0-random": [1, 2],
     # Its question 121, which seed 3 draws, never comes.
     "rg:number_sequence": [0, 1, 42],
 }

@@ -27,6 +27,7 @@ from tests.contract.support import command_line, eventually
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = sorted((ROOT / "tests" / "contract").glob("test_*.py"))
+PREFIX = "rg-test-"
 TOOLS = ("useradd", "userdel", "unshare", "setpriv", "mount")
 
 # Arguments: the user, then pairs "closed directory=needed path below it", then -- and the command.
@@ -89,6 +90,14 @@ def processes_of(name: str) -> dict[int, str]:
     return found
 
 
+def remove(name: str) -> None:
+    """Remove a user and whatever still runs as that user."""
+    for pid in processes_of(name):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    subprocess.run(["userdel", "--force", "--remove", name], check=True, capture_output=True)
+
+
 @dataclass(frozen=True)
 class User:
     """An ordinary user and a way to be it."""
@@ -130,7 +139,11 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     require(os.geteuid() == 0, "only root can make a user; run as one, the suite is the test")
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     require(not missing, f"missing: {', '.join(missing)}")
-    name = f"rg-test-{os.getpid()}"
+    for entry in pwd.getpwall():
+        owner = entry.pw_name.removeprefix(PREFIX)
+        if owner != entry.pw_name and not Path("/proc", owner).exists():
+            remove(entry.pw_name)  # of a run that was killed
+    name = f"{PREFIX}{os.getpid()}"
     subprocess.run(
         ["useradd", "--create-home", "--shell", "/bin/bash", name], check=True, capture_output=True
     )
@@ -141,9 +154,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
         yield made
         assert eventually(lambda: not processes_of(name)), processes_of(name)
     finally:
-        for pid in processes_of(name):
-            os.kill(pid, signal.SIGKILL)
-        subprocess.run(["userdel", "--force", "--remove", name], check=True, capture_output=True)
+        remove(name)
 
 
 def test_the_user_is_ordinary(user: User) -> None:
