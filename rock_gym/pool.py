@@ -391,15 +391,17 @@ class SandboxPool:
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._owner == os.getpid():
-            if self._idle or self._leased:
+            held = bool(self._idle or self._leased)
+            # First, since a warning may be an error.
+            with contextlib.suppress(RockGymError):
+                self.close()
+            if held:
                 warnings.warn(
                     "a SandboxPool was never closed; use `with`, or call close()",
                     ResourceWarning,
                     stacklevel=1,
                     source=self,
                 )
-            with contextlib.suppress(RockGymError):
-                self.close()
 
 
 def _refill(pool_ref: weakref.ref[SandboxPool], wanted: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 import threading
 import time
@@ -431,8 +432,12 @@ class Sandbox:
         """
         with self._using(), self._container.open_read(_check_path(path)) as file:
             chunks = []
-            while chunk := file.read(_CHUNK_BYTES):
-                chunks.append(chunk)
+            try:
+                while chunk := file.read(_CHUNK_BYTES):
+                    chunks.append(chunk)
+            except OSError as error:  # such as a file of /proc whose process has ended
+                reason = errno.errorcode.get(error.errno or 0, "EIO")
+                raise FileError(f"{path}: {error.strerror}", path=path, reason=reason) from error
         data = b"".join(chunks)
         if encoding is None:
             return data

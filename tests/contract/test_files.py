@@ -214,10 +214,19 @@ def test_writing_over_a_pipe_waits_for_nobody(sandbox: Any) -> None:
             assert sandbox.read_file("fifo") == "x"
 
 
-@pytest.mark.parametrize("path", ["/proc/version", "/proc/meminfo", "/proc/self/status"])
+@pytest.mark.parametrize("path", ["/proc/version", "/proc/meminfo", "/proc/1/status"])
 def test_files_that_claim_to_be_empty(sandbox: Any, path: str) -> None:
     """What the kernel makes up on the spot is read all the same."""
     assert len(sandbox.read_file(path)) > 10
+
+
+def test_a_file_that_goes_while_it_is_read(sandbox: Any) -> None:
+    """What is told of a process goes with it: text or a typed error, and nothing else."""
+    for _ in range(100):
+        try:
+            assert sandbox.read_file("/proc/self/status").startswith("Name:")
+        except FileError as error:
+            assert error.reason in ("ESRCH", "ENOENT")
 
 
 def test_links_lead_to_places_inside(sandbox: Any, tmp_path: Path) -> None:
