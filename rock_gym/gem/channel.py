@@ -28,6 +28,9 @@ __all__ = ["EnvChannel", "HostChannel"]
 
 _CREDENTIALS = struct.Struct("3i")
 
+# More than poll takes, and as good as for ever.
+_LONGEST_S = 2_000_000.0
+
 T = TypeVar("T")
 
 
@@ -71,22 +74,28 @@ class HostChannel(Generic[T]):
 
     def _send_rest(self, rest: memoryview, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        poll = select.poll()
-        poll.register(self._sock, select.POLLOUT)
         while rest:
-            if not poll.poll(_milliseconds(deadline - time.monotonic())):
-                raise TimeoutError("the other end does not read")
+            self._await_room(deadline - time.monotonic())
             with contextlib.suppress(BlockingIOError):
                 rest = rest[self._sock.send(rest) :]
 
-    def send_socket(self, message: msgspec.Struct, passed: socket.socket) -> None:
-        """Send one small message with a socket.
+    def _await_room(self, timeout_s: float) -> None:
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        if not poll.poll(_milliseconds(timeout_s)):
+            raise TimeoutError("the other end does not read")
 
-        Raises:
-            OSError: If the other end is gone, or has not read for a long time.
-        """
+    def send_socket(self, message: msgspec.Struct, passed: socket.socket, timeout_s: float) -> None:
+        """Send one small message with a socket; raises as ``send``."""
+        frame = wire.encode(message)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [passed.fileno()]))]
-        self._sock.sendmsg([wire.encode(message)], rights)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            # Small enough to go out whole or not at all.
+            with contextlib.suppress(BlockingIOError):
+                self._sock.sendmsg([frame], rights)
+                return
+            self._await_room(deadline - time.monotonic())
 
     def receive(self, timeout_s: float | None = None) -> T:
         """Wait for one message. What has come of it when the time is up is kept for next time.
@@ -125,7 +134,7 @@ class HostChannel(Generic[T]):
 
 
 def _milliseconds(seconds: float | None) -> int | None:
-    if seconds is None:
+    if seconds is None or seconds > _LONGEST_S:
         return None
     return math.ceil(seconds * 1000) if seconds > 0 else 0
 

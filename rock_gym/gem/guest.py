@@ -180,7 +180,7 @@ def _sweep(run_dir: str) -> None:
     directory = os.path.join(run_dir, "envs")
     os.makedirs(directory, exist_ok=True)
     for name in os.listdir(directory):
-        if not os.path.exists(f"/proc/{name}"):
+        if not os.path.exists(f"/proc/{name.partition('-')[0]}"):
             shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
 
@@ -273,7 +273,8 @@ class _Environment:
 
     def _move_to_own_directory(self) -> None:
         """Files that one environment's code leaves behind must not be found by another's."""
-        directory = os.path.join(self._run_dir, "envs", str(os.getpid()))
+        name = f"{os.getpid()}-{os.urandom(4).hex()}"
+        directory = os.path.join(self._run_dir, "envs", name)
         os.makedirs(directory)
         os.chdir(directory)
 

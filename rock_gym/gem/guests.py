@@ -166,7 +166,7 @@ class Guest:
         """
         with self._lock:
             try:
-                self._control.send_socket(wire.Fork(gem_id, preload), theirs)
+                self._control.send_socket(wire.Fork(gem_id, preload), theirs, _SEND_S)
             except OSError as error:
                 raise self._gone() from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import site
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from rock_gym.gem.interpreter import find_guest_python, guest_environment, insta
 from rock_gym.gem.worker import EnvConfig, lease_worker, with_guest
 from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
-from tests.gem.conftest import USER_ENVS
+from tests.gem.conftest import STUB
 from tests.gem.local import LocalPool
 
 GAME = "game:GuessTheNumber-v0-easy"
@@ -259,19 +260,18 @@ class TestCompiled:
 def test_bytecode_is_used(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guests read it from the cache."""
     monkeypatch.setattr(interpreter, "_is_compiled", lambda *args: False)
-    less = interpreter._FILL.replace('"pandas", "datasets"', '"json"').replace(
-        "gem.envs.__path__", "[]"
+    less = (
+        "import json, site, sys\nfor path in json.loads(sys.argv[1]):\n    site.addsitedir(path)\n"
     )
-    monkeypatch.setattr(interpreter, "_FILL", less)
-    python = find_guest_python()
-    assert any("reasoning_gym" in str(path) for path in compiled(python.cache))
+    monkeypatch.setattr(interpreter, "_FILL", f"{less}import gem")
+    site_dirs = [STUB, *site.getsitepackages()]
+    tag = str(sys.implementation.cache_tag)
+    python = interpreter._with_cache(sys.executable, site_dirs, [], tag)
+    monkeypatch.setattr("rock_gym.gem.worker.find_guest_python", lambda name: python)
     with LocalPool() as pool:
-        config = EnvConfig("probe:Probe", imports=["probe_envs"], python_path=[USER_ENVS])
-        worker = lease_worker(config, pool)
+        worker = lease_worker(EnvConfig(GAME), pool)
         worker.reset(1)
-        for name in ("gem", "reasoning_gym"):
-            found = Path(worker.step(f"bytecode {name}").observation)
-            assert found in compiled(python.cache)
+        assert Path(worker.step("bytecode").observation) in compiled(python.cache)
         worker.close()
 
 

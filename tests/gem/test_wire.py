@@ -325,6 +325,22 @@ class TestHostChannel:
         with pytest.raises(TimeoutError):
             channel.send(wire.Step("x" * 10_000_000), 0.05)
 
+    def test_a_socket_that_nobody_takes(self, ends: Any) -> None:
+        channel, theirs = ends
+
+        def send_on() -> None:
+            while True:
+                channel.send_socket(wire.Fork("", False), theirs, 0.01)
+
+        with pytest.raises(TimeoutError):
+            send_on()
+
+    @pytest.mark.parametrize("timeout", [float("inf"), 1e300, None])
+    def test_deadlines_without_end(self, ends: Any, timeout: float | None) -> None:
+        channel, theirs = ends
+        theirs.sendall(wire.encode(wire.Hello()))
+        assert channel.receive(timeout) == wire.Hello()
+
     def test_the_end_of_the_other_end(self, ends: Any) -> None:
         channel, theirs = ends
         theirs.sendall(wire.encode(wire.Hello())[:3])

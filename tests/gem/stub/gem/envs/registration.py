@@ -1,4 +1,5 @@
 import itertools
+import sys
 import types
 
 
@@ -12,6 +13,8 @@ class Echo:
     def step(self, action):
         if action == "hang":
             sum(itertools.repeat(0))
+        if action == "bytecode":
+            action = sys.modules["gem"].__spec__.cached
         return action, 0.0, False, False, {}
 
 
