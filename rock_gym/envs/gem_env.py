@@ -6,7 +6,6 @@ The first ``reset`` leases a process from a pool, and ``close`` gives it back.
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
 import warnings
@@ -143,7 +142,7 @@ class GemEnv(gym.Env[str, str], EzPickle):
             raise SpecError("pool= decides backend, image, limits and network: do not give both")
         self._config = EnvConfig(
             gem_id,
-            check_gem_kwargs(kwargs, inspect.signature(GemEnv).parameters),
+            check_gem_kwargs(kwargs, given),
             imports=check_imports(imports),
             python_path=directories,
             dataset=dataset,
