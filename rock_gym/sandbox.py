@@ -8,14 +8,13 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rock_gym.backends import get_backend
 from rock_gym.backends.base import Backend, Capabilities, Container, Process
 from rock_gym.errors import (
-    CommandFailed,
     FileError,
     RockGymError,
     SandboxClosed,
@@ -23,12 +22,14 @@ from rock_gym.errors import (
     SessionClosed,
     SpecError,
 )
+from rock_gym.session import COMMAND_TIMEOUT_S, NamedShell, Session
 from rock_gym.shell import (
     CommandResult,
     Shell,
     ShellResult,
     check_command,
     check_timeout,
+    command_failed,
     run_command,
 )
 from rock_gym.spec import SandboxSpec, check_env
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _CHUNK_BYTES = 1 << 20
-
-COMMAND_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,105 +79,6 @@ class Status:
     history: tuple[Transition, ...]
 
 
-@dataclass(eq=False)
-class _NamedShell:
-    """What a sandbox holds of a session.
-
-    It does not refer back: a forgotten sandbox is freed at once, not by the cycle collector, which
-    knows no order.
-    """
-
-    name: str
-    shell: Shell
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    closed: bool = False
-    closing: bool = False
-
-
-class Session:
-    """A named shell in a sandbox that keeps its directory, variables, functions and jobs.
-
-    Made by ``Sandbox.create_session``. Calls of several threads queue.
-    """
-
-    def __init__(self, sandbox: Sandbox, shell: _NamedShell) -> None:
-        self.name = shell.name
-        self._sandbox = sandbox
-        self._shell = shell
-
-    def run(
-        self, command: str, *, timeout: float | None = COMMAND_TIMEOUT_S, check: bool = False
-    ) -> ShellResult:
-        """Run a command in the session's shell.
-
-        Args:
-            command: Any text that the shell takes, of one line or many.
-            timeout: Seconds it may run; None for no limit. Waiting for the session counts.
-            check: Whether a code other than 0 raises.
-
-        Returns:
-            Its output, standard error included, and exit code. A command that ends the shell,
-            such as ``exit 7``, ends the session and gives that code.
-
-        Raises:
-            CommandTimeout: If it outlived its limit. It and all it started have been killed, and
-                the session can be used again at once.
-            CommandFailed: If ``check`` and its code is not 0.
-            SessionClosed: If the session has ended.
-            SandboxLost: If the sandbox died.
-            SandboxClosed: If the sandbox was stopped.
-            SpecError: If the command is not text without NUL, or the timeout is negative.
-        """
-        if not isinstance(command, str):
-            raise SpecError(f"a session's command is a string, not {command!r}")
-        check_command(command)
-        limit = check_timeout(timeout)
-        started = time.monotonic()
-        with self._sandbox._using(), self._shell.lock:
-            if self._shell.closed:
-                raise SessionClosed(
-                    f"the session {self.name!r} has ended; create a new one",
-                    sandbox_id=self._sandbox.id,
-                )
-            if limit is not None:
-                limit = max(0.0, limit - (time.monotonic() - started))
-            result = self._shell.shell.run(command, limit)
-            if self._shell.shell.exit_code is not None:
-                self._end()
-        if self._shell.closing:
-            raise SessionClosed(
-                f"the session {self.name!r} was closed while it ran a command",
-                sandbox_id=self._sandbox.id,
-                output=result.output,
-            )
-        if check and result.exit_code != 0:
-            raise _command_failed(command, result.exit_code, result.output, self._sandbox.id)
-        return result
-
-    def interrupt(self) -> None:
-        """Send SIGINT to whatever the session runs at the moment; from any thread."""
-        if not self._shell.closed:
-            self._shell.shell.interrupt()
-
-    def is_alive(self) -> bool:
-        """Whether it takes commands."""
-        return not self._shell.closed and self._sandbox.is_alive()
-
-    def close(self) -> None:
-        """End the session and all that runs in it. Twice is fine."""
-        self._shell.closing = True
-        # Outside the lock: a command that another thread runs here ends by it.
-        self._shell.shell.kill()
-        with self._shell.lock:
-            if not self._shell.closed:
-                self._end()
-
-    def _end(self) -> None:
-        self._shell.closed = True
-        self._shell.shell.close()
-        self._sandbox._forget_session(self._shell)
-
-
 class Sandbox:
     """An isolated place to run commands and keep files.
 
@@ -198,7 +98,7 @@ class Sandbox:
         self.capabilities = backend.capabilities
         self._container = container
         self._lock = threading.Lock()
-        self._sessions: dict[str, _NamedShell] = {}
+        self._sessions: dict[str, NamedShell] = {}
         self._history = [Transition("pending", time.time(), "asked for")]
         self._enter("running", "started")
         self._on_leave: Callable[[Sandbox], None] | None = None
@@ -318,7 +218,7 @@ class Sandbox:
             )
         if check and result.exit_code != 0:
             output = result.stderr or result.stdout
-            raise _command_failed(command, result.exit_code, output, self.id)
+            raise command_failed(command, result.exit_code, output, self.id)
         return result
 
     def open(
@@ -370,7 +270,7 @@ class Sandbox:
             )
         with self._using():
             shell = Shell(self._container, _check_path(cwd) if cwd is not None else None, env)
-            named = _NamedShell(name, shell)
+            named = NamedShell(name, shell)
             with self._lock:
                 first = self._sessions.setdefault(name, named)
         if first is not named:
@@ -408,7 +308,7 @@ class Sandbox:
             )
         return Session(self, named)
 
-    def _forget_session(self, named: _NamedShell) -> None:
+    def _forget_session(self, named: NamedShell) -> None:
         with self._lock:
             if self._sessions.get(named.name) is named:
                 del self._sessions[named.name]
@@ -563,7 +463,7 @@ class Sandbox:
             raise SandboxLost(f"the sandbox is gone: {last.reason}", sandbox_id=self.id)
 
     @contextlib.contextmanager
-    def _using(self) -> Any:
+    def _using(self) -> Iterator[None]:
         """Refuse what comes after the end, note the use, and give errors the sandbox's id."""
         self._check_open()
         self.last_use_s = time.monotonic()
@@ -595,12 +495,3 @@ def _check_path(path: str) -> str:
     if not isinstance(path, str) or not path or "\0" in path:
         raise SpecError(f"a path is a non-empty string without NUL, not {path!r}")
     return path
-
-
-def _command_failed(command: object, code: int, output: str, sandbox_id: str) -> CommandFailed:
-    return CommandFailed(
-        f"the command ended with code {code}: {command!r:.200}\n{output[-2000:]}",
-        exit_code=code,
-        sandbox_id=sandbox_id,
-        output=output,
-    )

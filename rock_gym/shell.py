@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rock_gym.backends.base import CONTROL, CONTROL_FD, Container, Process
-from rock_gym.errors import CommandTimeout, SandboxLost, SessionClosed, SpecError
+from rock_gym.errors import CommandFailed, CommandTimeout, SandboxLost, SessionClosed, SpecError
 from rock_gym.output import Output
 
 # How long a command gets to end after SIGINT, and then its processes after SIGKILL.
@@ -86,15 +86,20 @@ class Shell:
         """The shell's own exit code once it has ended."""
         return self._process.exit_code
 
-    def run(self, command: str, timeout_s: float | None) -> ShellResult:
+    def run(self, command: str, timeout_s: float | None, waited_s: float = 0.0) -> ShellResult:
         """Run a command and wait for it.
+
+        Args:
+            command: The command.
+            timeout_s: How long it may take; None for no limit.
+            waited_s: How much of that has gone by already.
 
         Raises:
             CommandTimeout: If it outlived its limit; it has been killed.
             SandboxLost: If the sandbox died.
             SessionClosed: If the shell had ended already.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s - waited_s
         output = Output()
         nonce = secrets.token_hex(_NONCE_BYTES)
         before = self._process.children()
@@ -336,3 +341,13 @@ def check_timeout(timeout: float | None) -> float | None:
         )
     # Beyond a year poll(2) could not take it any more.
     return min(float(timeout), 3.15e7)
+
+
+def command_failed(command: object, code: int, output: str, sandbox_id: str) -> CommandFailed:
+    """Return the error for a command whose code is not 0."""
+    return CommandFailed(
+        f"the command ended with code {code}: {command!r:.200}\n{output[-2000:]}",
+        exit_code=code,
+        sandbox_id=sandbox_id,
+        output=output,
+    )

@@ -21,6 +21,7 @@ TIERS = (
     ("backends",),
     ("output",),
     ("shell",),
+    ("session",),
     ("sandbox",),
     ("pool", "gem"),
     ("envs",),

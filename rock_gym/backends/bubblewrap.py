@@ -227,7 +227,7 @@ class BubblewrapContainer:
         if reason in ("lost", "ESRCH"):
             if self._killed:
                 return SandboxClosed("the sandbox was stopped", sandbox_id=self.id)
-            return self._lost()
+            return self._lost(reply["text"]) if reply.get("text") else self._lost()
         return FileError(
             f"{path}: {reply.get('text') or reason}",
             path=path,

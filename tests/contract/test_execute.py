@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rock_gym.errors import CommandFailed, CommandTimeout, FileError, SpecError
+from rock_gym.errors import CommandFailed, CommandTimeout, FileError, SandboxLost, SpecError
 from tests.contract.support import eventually, run_owner, within
 
 KEPT_BYTES = 2 * 512 * 1024
@@ -286,3 +287,16 @@ def test_a_thousand_commands_in_a_row(sandbox: Any) -> None:
         result = sandbox.execute(["sh", "-c", f"echo {number}; exit {number % 200}"])
         assert (result.stdout, result.exit_code) == (f"{number}\n", number % 200)
     assert time.monotonic() - start < 50
+
+
+def test_a_sandbox_that_kills_all_that_joins_it_harms_itself_alone(start: Any) -> None:
+    """Its commands run or are typed errors, at once; its neighbours do not notice."""
+    hostile, neighbour = start(), start()
+    # A loop of one process, whose own builtin spares it alone.
+    hostile.create_session().run("(while :; do kill -9 -1; done) & disown", timeout=None)
+    with within(30):
+        for _ in range(5):
+            with contextlib.suppress(SandboxLost, CommandTimeout, FileError):
+                hostile.execute("true", timeout=3)
+            assert neighbour.execute("echo fine").stdout == "fine\n"
+        hostile.stop()

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -177,6 +178,23 @@ def test_forgetting_to_close_warns(backend: str) -> None:
     del pool
     with pytest.warns(ResourceWarning):
         forget(forgotten)
+
+
+def test_a_forgotten_pool_ends_its_sandboxes_where_warnings_are_errors(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = SandboxPool(backend=backend)
+    sandbox = pool.acquire()
+    inside = members(sandbox)
+    forgotten: list[Any] = [pool]
+    del pool, sandbox
+    unraisable: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda it: unraisable.append(it.exc_type))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forget(forgotten)
+    assert unraisable == [ResourceWarning]
+    assert wait_gone(inside) == set()
 
 
 @pytest.mark.parametrize(

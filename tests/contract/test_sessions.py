@@ -613,3 +613,9 @@ def test_sessions_are_opened_at_once_from_many_threads(sandbox: Any) -> None:
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(create, range(8))) == 1
     assert works(sandbox.create_session("other"))
+
+
+def test_a_timeout_names_the_limit_that_was_given(bash: Any) -> None:
+    """Not what was left of it when the command began."""
+    with pytest.raises(CommandTimeout, match=r"longer than 0\.25 s"):
+        bash.run("sleep 100", timeout=0.25)

@@ -32,10 +32,11 @@ import stage
 from packets import load, receive
 
 STDERR_BYTES = 4096
+MAX_TRIES = 5
 PF_EXITING = 0x4
 
 
-def send(sock: socket.socket, message: dict[str, object]) -> None:
+def send(sock: socket.socket, message: dict) -> None:
     """Send to the owner; one that does not listen any more needs no answer."""
     with contextlib.suppress(OSError):
         sock.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
@@ -75,12 +76,10 @@ class Sandbox:
         self.spare: Joined | None = None
         self.pipes: dict[str, int] = {}
 
-    def close_pipe(self, name: str) -> int:
-        """Close one of the pipes to bwrap. Returns the descriptor, to be forgotten elsewhere."""
-        fd = self.pipes.pop(name, -1)
-        if fd >= 0:
-            os.close(fd)
-        return fd
+    def close_pipe(self, name: str) -> None:
+        """Close one of the pipes to bwrap, if it is open."""
+        if name in self.pipes:
+            os.close(self.pipes.pop(name))
 
 
 class Joined:
@@ -97,6 +96,7 @@ class Joined:
         self.reports = b""
         self.exit_status: int | None = None
         self.request: tuple[bytes, list[int]] | None = None
+        self.tries = 0
         self.status: socket.socket | None = None  # to the owner
 
 
@@ -230,9 +230,10 @@ class Launcher:
         sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         report, their_report = os.pipe()
         spare = Joined(sandbox, sock)
-        # When the sandbox is dying this fails, and the end of the report tells.
-        with contextlib.suppress(OSError):
+        try:
             spare.pid = self.fork_inside(sandbox)
+        except OSError as error:  # the sandbox is dying, or the machine has no process left
+            spare.reports = json.dumps({"error": "lost", "text": str(error)}).encode()
         if spare.pid == 0:
             identity = sandbox.request["identity"]
             inside.join(identity, sandbox.init_fd, theirs, their_report, self.seccomp)
@@ -257,10 +258,10 @@ class Launcher:
                 linux.setns(self.own_pids, linux.CLONE_NEWPID)
         return pid
 
-    def assign(self, sandbox: Sandbox, data: bytes, fds: list[int]) -> None:
+    def assign(self, sandbox: Sandbox, data: bytes, fds: list[int], tries: int = 1) -> None:
         """Give a request to the spare; it waits in its socket until the join is done."""
         joined, sandbox.spare = self.make_spare(sandbox), None
-        joined.request = (data, fds)
+        joined.request, joined.tries = (data, fds), tries
         # When it was killed from inside this fails, and the end of its report tells.
         with contextlib.suppress(OSError):
             socket.send_fds(joined.sock, [data], fds)
@@ -282,8 +283,9 @@ class Launcher:
             if joined.sandbox.spare is joined:
                 joined.sandbox.spare = None
             joined.sock.close()
-        elif not answer and joined.sandbox.bwrap in self.sandboxes:
-            self.assign(joined.sandbox, *joined.request)  # killed likewise: another one will
+        elif not answer and joined.sandbox.bwrap in self.sandboxes and joined.tries < MAX_TRIES:
+            # Killed likewise. Another will take it, unless that is what the inside goes on with.
+            self.assign(joined.sandbox, *joined.request, joined.tries + 1)
         else:
             self.answer(joined, answer)
 
@@ -295,7 +297,8 @@ class Launcher:
         for fd in fds[1:]:
             os.close(fd)
         if "error" in answer or not answer:
-            send(joined.status, answer or {"error": "lost", "text": "the sandbox ended"})
+            text = "it ended, or kills all that joins it"
+            send(joined.status, answer or {"error": "lost", "text": text})
             joined.status.close()
             joined.status = None
             return
