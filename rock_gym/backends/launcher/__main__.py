@@ -4,8 +4,10 @@ It is a program of its own, run as ``python -I -S <this directory> FD PID``: the
 only, one thread, no state on disk. FD is a SOCK_SEQPACKET socket to its owner, PID the owner.
 
 Ownership is by descriptor. For each sandbox the owner keeps one end of a socket and the launcher
-the other: requests come over it, its end of file kills the sandbox, and the launcher closes it
-when everything in the sandbox is dead. For each process inside there is a socket as well: it
+the other: requests come over it, its end of file kills the sandbox, and the launcher shuts it down
+when everything in the sandbox is dead. Until the owner has closed its end, too, the launcher keeps
+what the sandbox has written, by a descriptor of the mount namespace that bwrap was started in, and
+can start it anew. For each process inside there is a socket as well: it
 carries the answer to the request and, later, the exit code. When the launcher itself ends, for
 whatever reason, the first process of every sandbox reads an end of file, and its end is the end
 of all. Not ``--die-with-parent``: a bwrap that is killed, or cannot write what it was to tell,
@@ -26,6 +28,7 @@ import socket
 import sys
 from collections.abc import Callable
 
+import cgroups
 import inside
 import linux
 import stage
@@ -33,6 +36,7 @@ from packets import load, receive
 
 STDERR_BYTES = 4096
 MAX_TRIES = 5
+LAST_S = 5
 PF_EXITING = 0x4
 
 
@@ -75,6 +79,13 @@ class Sandbox:
         self.init_fd = -1
         self.spare: Joined | None = None
         self.pipes: dict[str, int] = {}
+        self.mounts = -1  # the namespace that holds its files, once it has come up
+        self.group: cgroups.Group | None = None
+        self.unwanted = False  # its owner has closed its end
+
+    def directories(self) -> list[str]:
+        """Return the control groups that its processes join."""
+        return self.group.directories() if self.group else []
 
     def close_pipe(self, name: str) -> None:
         """Close one of the pipes to bwrap, if it is open."""
@@ -116,6 +127,7 @@ class Launcher:
         self.seccomp = b""
         self.plans: dict[str, dict] = {}
         self.templates: dict[str, stage.Template] = {}
+        self.cgroups: cgroups.Cgroups | None = None
         self.wake_read, wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
         os.set_blocking(wake_write, False)
@@ -158,16 +170,29 @@ class Launcher:
         if request["op"] == "plan":
             self.plans[request["key"]] = request["plan"]
             return
+        if request["op"] == "limits":
+            with socket.socket(fileno=fds[0]) as sock:
+                send(sock, {"controllers": sorted(self.groups().places)})
+            return
         sandbox = Sandbox(socket.socket(fileno=fds[0]), request)
         try:
             self.start(sandbox)
         except OSError as error:
             send(sandbox.sock, {"error": str(error)})
-            sandbox.sock.close()
+            self.free(sandbox)
+
+    def groups(self) -> cgroups.Cgroups:
+        """Return what makes control groups, looked for when it is first asked for."""
+        if self.cgroups is None:
+            self.cgroups = cgroups.Cgroups.here()
+        return self.cgroups
 
     def start(self, sandbox: Sandbox) -> None:
         """Fork, and run bwrap in the child; the answer is sent when its payload says so."""
         template = self.template(sandbox.request["plan"])
+        limits = sandbox.request["limits"]
+        if limits and sandbox.group is None:
+            sandbox.group = self.groups().create(limits)
         names = ("stdin", "ready", "stderr")
         pipes = {name: os.pipe() for name in names}
         seccomp = os.memfd_create("seccomp")  # bwrap reads it to its end, so each has its own
@@ -176,7 +201,8 @@ class Launcher:
         theirs = [pipes["stdin"][0], pipes["ready"][1], pipes["stderr"][1], seccomp]
         sandbox.bwrap = os.fork()
         if sandbox.bwrap == 0:
-            stage.run_bwrap(sandbox.request, template, theirs)
+            place = stage.Place(template, sandbox.mounts, sandbox.directories())
+            stage.run_bwrap(sandbox.request, place, theirs)
         for fd in theirs:
             os.close(fd)
         sandbox.pipes = {name: pipes[name][0] for name in names[1:]}
@@ -206,7 +232,13 @@ class Launcher:
         sandbox.init = children[0]
         # Unread, this pipe would let the payload block; closed, it costs nothing.
         sandbox.close_pipe("stderr")
-        send(sandbox.sock, {"pid": sandbox.init})
+        groups = sandbox.group.paths if sandbox.group else {}
+        send(sandbox.sock, {"pid": sandbox.init, "groups": groups})
+        if sandbox.mounts < 0:
+            # That in which bwrap itself is, with all that was mounted before it began.
+            path = f"/proc/{sandbox.bwrap}/ns/mnt"
+            with contextlib.suppress(OSError):
+                sandbox.mounts = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.make_spare(sandbox)
 
     def on_sandbox(self, sandbox: Sandbox) -> None:
@@ -214,11 +246,33 @@ class Launcher:
         data, fds = receive(sandbox.sock)
         if not data:
             self.forget(sandbox.sock.fileno())
+            sandbox.unwanted = True
+            if sandbox.bwrap in self.sandboxes:
+                self.kill(sandbox)
+            else:
+                self.free(sandbox)
+            return
+        if data == b"stop":
             self.kill(sandbox)
+            return
+        if data == b"restart":
+            self.restart(sandbox, socket.socket(fileno=fds[0]))
             return
         self.assign(sandbox, data, fds)
         if sandbox.bwrap in self.sandboxes:
             self.make_spare(sandbox)
+
+    def restart(self, sandbox: Sandbox, sock: socket.socket) -> None:
+        """Start a sandbox that has ended over the files that it had; talk over another socket."""
+        self.forget(sandbox.sock.fileno())
+        sandbox.sock.close()
+        sandbox.sock, sandbox.init = sock, 0
+        try:
+            self.start(sandbox)
+        except OSError as error:
+            send(sock, {"error": str(error)})
+            sock.shutdown(socket.SHUT_WR)
+            self.watch(sock.fileno(), lambda: self.on_sandbox(sandbox))
 
     def make_spare(self, sandbox: Sandbox) -> Joined:
         """Have a process join the sandbox now, so that the next request need not wait for it.
@@ -236,7 +290,9 @@ class Launcher:
             spare.reports = json.dumps({"error": "lost", "text": str(error)}).encode()
         if spare.pid == 0:
             identity = sandbox.request["identity"]
-            inside.join(identity, sandbox.init_fd, theirs, their_report, self.seccomp)
+            # Before all else: what it costs to join is the sandbox's.
+            groups = sandbox.directories()
+            inside.join(identity, sandbox.init_fd, theirs, their_report, self.seccomp, groups)
         theirs.close()
         os.close(their_report)
         sandbox.spare = spare
@@ -318,8 +374,10 @@ class Launcher:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                pid = 0
             if pid == 0:
+                if self.cgroups is not None:
+                    self.cgroups.retry()
                 return
             if pid in self.sandboxes:
                 self.end(self.sandboxes.pop(pid), status)
@@ -357,7 +415,7 @@ class Launcher:
             sandbox.close_pipe("stdin")
 
     def end(self, sandbox: Sandbox, status: int) -> None:
-        """Tell the owner that bwrap, and so everything inside, is gone."""
+        """Tell the owner that bwrap, and so everything inside, is gone; its files are kept."""
         self.kill_strays()
         if not sandbox.init:
             text = os.read(sandbox.pipes["stderr"], STDERR_BYTES).decode("utf-8", "replace")
@@ -368,8 +426,37 @@ class Launcher:
         if sandbox.init_fd >= 0:
             os.close(sandbox.init_fd)
             sandbox.init_fd = -1
+        if sandbox.unwanted or sandbox.mounts < 0:
+            self.free(sandbox)
+            return
+        with contextlib.suppress(OSError):
+            sandbox.sock.shutdown(socket.SHUT_WR)
+
+    def free(self, sandbox: Sandbox) -> None:
+        """Give up all that is left of a sandbox that has ended."""
+        if sandbox.mounts >= 0:
+            os.close(sandbox.mounts)
+            sandbox.mounts = -1
+        if sandbox.group is not None and self.cgroups is not None:
+            self.cgroups.discard(sandbox.group)
+            sandbox.group = None
         self.forget(sandbox.sock.fileno())
         sandbox.sock.close()
+
+    def finish(self) -> None:
+        """Remove the control groups, which outlive processes, and so wait for the end of those."""
+        if self.cgroups is None or not any(one.group for one in self.sandboxes.values()):
+            return
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(LAST_S)  # should something not end, the next launcher sweeps
+        for sandbox in self.sandboxes.values():
+            self.kill(sandbox)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+        for sandbox in self.sandboxes.values():
+            self.free(sandbox)
+        self.cgroups.retry()
 
 
 def fork_by_another(init_fd: int) -> int:
@@ -422,7 +509,11 @@ def main() -> None:
         enter_user_namespace()
     gc.disable()  # forks then share their pages, and nothing here makes cycles that last
     gc.freeze()
-    Launcher(control, int(sys.argv[2])).run()
+    launcher = Launcher(control, int(sys.argv[2]))
+    try:
+        launcher.run()
+    finally:
+        launcher.finish()
 
 
 main()

@@ -10,7 +10,9 @@ disk, and nothing has to be unmounted.
 import fcntl
 import os
 import resource
+from typing import NamedTuple
 
+import cgroups
 import inside
 import linux
 
@@ -136,19 +138,37 @@ def _cover(text: str, target: str) -> None:
 # The child that becomes bwrap
 
 
-def run_bwrap(request: dict, template: Template, fds: list[int]) -> None:
+class Place(NamedTuple):
+    """Where a sandbox starts.
+
+    Attributes:
+        template: What its image is.
+        mounts: The namespace that an earlier run of it has left, or -1.
+        groups: Its control groups.
+    """
+
+    template: Template
+    mounts: int
+    groups: list[str]
+
+
+def run_bwrap(request: dict, place: Place, fds: list[int]) -> None:
     """Become bwrap. Never returns; what goes wrong stands on standard error.
 
     Args:
         request: The owner's request.
-        template: What the sandbox starts from.
+        place: Where the sandbox starts.
         fds: What bwrap finds at 0, 1, 2, ...; its arguments name those numbers.
     """
     try:
         for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]):
             os.dup2(fd, number)
-        _enter_copy(template)
-        _make_writable(request)
+        cgroups.join(place.groups)
+        if place.mounts >= 0:
+            linux.setns(place.mounts, linux.CLONE_NEWNS)
+        else:
+            _enter_copy(place.template)
+            _make_writable(request)
         _become(request["kuid"])
         linux.reset_signals()
         # An empty environment: bwrap's own would stay readable in /proc/1/environ.
