@@ -213,7 +213,7 @@ class SandboxPool:
             spare = self._idle.popleft()
             if spare.is_alive():
                 return spare
-            spare.stop()
+            spare.delete()
         return None
 
     def _has_room(self) -> bool:
@@ -237,7 +237,7 @@ class SandboxPool:
             if not closed:
                 self._leased[sandbox.id] = sandbox
         if closed:
-            sandbox.stop()
+            sandbox.delete()
             self._check_open()
         return sandbox
 
@@ -253,7 +253,7 @@ class SandboxPool:
         if known is None and sandbox.state == "running":
             raise SpecError(f"{sandbox.id} was not leased from this pool; stop() it instead")
         sandbox._on_leave = None
-        sandbox.stop()
+        sandbox.delete()
         self._wake_refiller()
 
     def execute(self, commands: Sequence[str | list[str]], **options: Any) -> list[Any]:
@@ -319,7 +319,7 @@ class SandboxPool:
             if spare is None:
                 return False
             if not kept:
-                spare.stop()
+                spare.delete()
 
     def _keep(self, spare: Sandbox) -> bool:
         if self._closed:
@@ -366,7 +366,7 @@ class SandboxPool:
             closer()
         for sandbox in sandboxes:
             sandbox._on_leave = None
-            sandbox.stop()
+            sandbox.delete()
         if refiller is not None and refiller is not threading.current_thread():
             refiller.join()
 

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Literal, NamedTuple
 
 MAX_DEPTH = 256
@@ -59,7 +59,7 @@ def total_bytes(root: int) -> int:
     return sum(found.size for found, _ in walk(root, contents=False))
 
 
-def walk(root: int, contents: bool = True) -> Iterator[tuple[Found, int]]:
+def walk(root: int, contents: bool = True) -> Generator[tuple[Found, int], None, None]:
     """Go through a tree, parents before what they hold, each folder in order of names.
 
     Args:
