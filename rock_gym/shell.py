@@ -29,8 +29,7 @@ _NONCE_BYTES = 6
 # function sets the code that `$?` should have, which cannot be done otherwise without a fork; the
 # other writes the marker. The backslashes pass by aliases, `command` passes by functions.
 _PRELUDE = (
-    "__rg_code() { return $1; }\n"
-    f'__rg() {{ \\command printf "%s\\n" "$1 $?" >&{CONTROL_FD}; }}\n'
+    f'__rg_code() {{ return $1; }}\n__rg() {{ \\command printf "%s\\n" "$1 $?" >&{CONTROL_FD}; }}\n'
 )
 
 

@@ -111,9 +111,7 @@ class BubblewrapBackend:
         if "pid" not in reply:
             sock.close()
             raise _start_error(str(reply.get("error", "the launcher ended")), sandbox_id)
-        container = BubblewrapContainer(
-            sandbox_id, sock, reply["pid"], request["kuid"], plan, spec
-        )
+        container = BubblewrapContainer(sandbox_id, sock, reply["pid"], request["kuid"], plan, spec)
         self._containers.add(container)
         return container
 
@@ -287,9 +285,7 @@ class BubblewrapContainer:
 class _Streams:
     """The pipes of one process: our ends, and their ends with the numbers they get inside."""
 
-    def __init__(
-        self, merge_stderr: bool, control: bool, channel: socket.socket | None
-    ) -> None:
+    def __init__(self, merge_stderr: bool, control: bool, channel: socket.socket | None) -> None:
         self.stdin: int | None = None
         self.outputs: dict[int, int] = {}
         self.theirs: list[int] = []
