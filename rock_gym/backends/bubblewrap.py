@@ -104,7 +104,7 @@ class BubblewrapBackend:
         except BaseException:
             sock.close()
             raise
-        container = BubblewrapContainer(sandbox_id, sock, reply, plan, spec)
+        container = BubblewrapContainer(sandbox_id, sock, reply, request["kuid"], plan, spec)
         self._containers.add(container)
         return container
 

@@ -44,16 +44,19 @@ class BubblewrapContainer:
 
     workdir = host.WORK
     run_dir = host.RUN
+    script_dir = host.SCRIPTS
 
     def __init__(
         self,
         sandbox_id: str,
         sock: socket.socket,
         reply: dict[str, Any],
+        kuid: int | None,
         plan: host.Plan,
         spec: SandboxSpec,
     ) -> None:
         self.id = sandbox_id
+        self.kuid = kuid
         self.shell = plan.shell
         self.environ: Mapping[str, str] = {**plan.environ, **dict(spec.env)}
         self._spec = spec
@@ -82,17 +85,25 @@ class BubblewrapContainer:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         stdin: bool = False,
+        script: bool = False,
         merge_stderr: bool = False,
         control: bool = False,
         channel: socket.socket | None = None,
     ) -> PipeProcess:
         """Start a process inside; see ``Container.open``."""
-        streams = Streams(stdin, merge_stderr, control, channel)
+        streams = Streams(merge_stderr, control, channel)
+        if script:
+            streams.open_script(self.kuid)
+        elif stdin:
+            streams.open_stdin()
+        else:
+            streams.open_empty()
         request = {
             "op": "open",
             "argv": list(argv),
             "env": {**self.environ, **(env or {})},
             "targets": streams.targets,
+            "start": self.script_dir if script else None,
         }
         try:
             status, reply, _ = self._ask(request, cwd, streams.theirs)
@@ -118,6 +129,7 @@ class BubblewrapContainer:
             "argv": list(argv),
             "env": {**self.environ, **(env or {})},
             "targets": [[0, 1, 2]],
+            "start": None,
             "size": [rows, columns],
         }
         status, _, fds = self._ask(request, cwd)
