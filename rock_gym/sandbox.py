@@ -257,6 +257,10 @@ class Sandbox(Commands, Files):
         self._close_sessions()
         idle_timer.forget(self)
 
+    def _retire(self) -> None:
+        """Refuse all further use; its pool calls ``delete`` when it gets to it."""
+        self._life.enter("deleted", "it was released")
+
     def release(self) -> None:
         """Give it back to its pool, or delete it when it has none. Twice is fine."""
         leave, self._on_leave = self._on_leave, None

@@ -13,6 +13,7 @@ import pytest
 
 import rock_gym
 from rock_gym import GemEnv, SandboxPool
+from rock_gym.default_pools import close_default_pools
 from rock_gym.envs import ResetNeeded
 from rock_gym.errors import (
     EnvError,
@@ -24,7 +25,6 @@ from rock_gym.errors import (
     StepTimeout,
 )
 from rock_gym.gem.worker import with_guest
-from rock_gym.pool import close_default_pools
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import members, within
 
