@@ -270,20 +270,3 @@ def test_a_failure_in_the_block_gives_the_lease_back(backend: str) -> None:
         with pytest.raises(CommandFailed), pool.acquire() as sandbox:
             sandbox.execute("exit 3", check=True)
         assert pool.acquire(timeout=20).is_alive()
-
-
-@pytest.mark.timeout(240)
-def test_many_cycles_hold_nothing(backend: str) -> None:
-    """Hundreds of leases in a row leave threads, descriptors and counts as they were."""
-    import os
-
-    with SandboxPool(backend=backend, min_idle=2, max_size=8) as pool:
-        pool.execute(["true"] * 4)
-        before = len(os.listdir("/proc/self/fd")), threading.active_count()
-        for _ in range(300 if backend == "bubblewrap" else 30):
-            with pool.acquire() as sandbox:
-                assert sandbox.is_alive()
-        assert eventually(lambda: pool.statistics().ending == pool.statistics().starting == 0)
-        after = len(os.listdir("/proc/self/fd")), threading.active_count()
-        assert after[0] <= before[0] + 16
-        assert after[1] <= before[1] + 6
