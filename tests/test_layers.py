@@ -26,7 +26,7 @@ TIERS = (
     ("session",),
     ("commands", "files"),
     ("sandbox",),
-    ("pool", "gem"),
+    ("pool", "gem", "console"),
     ("envs",),
     ("registration", "server", "cli", "adapters"),
     ("__init__", "__main__"),
