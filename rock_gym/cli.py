@@ -9,6 +9,7 @@ line makes no sense. Modules that a command needs are imported by that command a
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,38 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
             click.echo(f"{check.name}: {mark}  {check.detail}")
     if not all(check.ok for check in checks):
         ctx.exit(1)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--image", metavar="NAME", help="The image; by default the backend's own.")
+@click.option("--backend", default="auto", show_default=True, help="What runs the sandbox.")
+@click.option("--memory", metavar="SIZE", help="Such as 2g.")
+@click.option("--cpus", metavar="N", help="Such as 2 or 0.5.")
+@click.pass_context
+def shell(
+    ctx: click.Context,
+    command: tuple[str, ...],
+    image: str | None,
+    backend: str,
+    memory: str | None,
+    cpus: str | None,
+) -> None:
+    """Open a shell, or COMMAND, on a terminal in a fresh sandbox.
+
+    The sandbox and all in it are gone when it ends; the exit code is that of the shell.
+    """
+    from rock_gym.console import interact, size_of
+    from rock_gym.sandbox import Sandbox
+
+    rows, columns = size_of(1)
+    env = {"TERM": os.environ.get("TERM", "xterm")}
+    with (
+        Sandbox.start(image, backend=backend, memory=memory, cpus=cpus) as sandbox,
+        sandbox.open_pty(list(command) or None, rows=rows, columns=columns, env=env) as pty,
+    ):
+        code = interact(pty)
+    ctx.exit(code)
 
 
 @main.group()

@@ -292,13 +292,10 @@ def _local_errors(path: str) -> Iterator[None]:
 
 
 def _file_error(error: OSError, path: str) -> FileError:
-    name = error.filename
-    shown = path
-    if isinstance(name, str) and not name.startswith(".rock-gym-"):
-        shown = name if os.path.isabs(name) else os.path.join(path, name)
+    shown = f"{path.rstrip('/')}/{error.filename}" if error.filename else path
     return FileError(
         f"{shown}: {error.strerror}",
-        path=path,
+        path=shown,
         reason=errno.errorcode.get(error.errno or 0, "EIO"),
     )
 

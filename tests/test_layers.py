@@ -28,7 +28,7 @@ TIERS = (
     ("sandbox",),
     ("stock",),
     ("fanout",),
-    ("pool", "gem"),
+    ("pool", "gem", "console"),
     ("default_pools",),
     ("envs",),
     ("registration", "server", "cli", "adapters"),

@@ -54,9 +54,7 @@ class _Dialogue:
             reply, fds = {}, []
         if "error" in reply:
             inner = reply.get("path")
-            root = self.path.rstrip("/")
-            shown = f"{root}/{inner}" if inner and not inner.startswith("/") else self.path
-            raise self._fail(shown, reply)
+            raise self._fail(f"{self.path.rstrip('/')}/{inner}" if inner else self.path, reply)
         if not reply or "pid" in reply:
             # It was killed, by the end of its sandbox or by somebody inside.
             raise self._fail(self.path, {"error": "lost"})

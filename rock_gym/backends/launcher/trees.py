@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Literal, NamedTuple
 
 MAX_DEPTH = 256
@@ -26,6 +26,16 @@ class Found(NamedTuple):
     mtime_ns: int
     size: int
     target: str
+
+
+@contextlib.contextmanager
+def named(path: str) -> Iterator[None]:
+    """Have errors name a path of the tree, relative to its root, and nothing for the root."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = path or None, None
+        raise
 
 
 def look(path: str, info: os.stat_result, target: str = "") -> Found:
@@ -46,11 +56,12 @@ def open_root(path: str) -> int:
     Raises:
         OSError: If it cannot be opened, or is neither.
     """
-    # A pipe or a device could block or do something; O_NONBLOCK and the check prevent it.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    if not stat.S_ISREG(mode := os.fstat(fd).st_mode) and not stat.S_ISDIR(mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "neither a file nor a folder", path)
+    with named(""):
+        # A pipe or a device could block or do something; O_NONBLOCK and the check prevent it.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        if not stat.S_ISREG(mode := os.fstat(fd).st_mode) and not stat.S_ISDIR(mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "neither a file nor a folder")
     return fd
 
 
@@ -86,14 +97,20 @@ def walk(root: int, contents: bool = True) -> Generator[tuple[Found, int], None,
             if name is None:
                 os.close(levels.pop()[0])
                 continue
-            with contextlib.suppress(FileNotFoundError):
-                found, fd = _visit(directory, name, prefix + name, contents)
-                if found.kind == "directory":
-                    if len(levels) >= MAX_DEPTH:
-                        raise OSError(errno.ENAMETOOLONG, "too many folders in folders", found.path)
-                    levels.append((fd, f"{found.path}/", iter(sorted(os.listdir(fd)))))
-                    fd = -1
-                yield found, fd
+            path = prefix + name
+            try:
+                with named(path):
+                    found, fd = _visit(directory, name, path, contents)
+            except FileNotFoundError:
+                continue
+            if found.kind == "directory":
+                with named(path):
+                    levels.append((fd, f"{path}/", iter(())))
+                    if len(levels) > MAX_DEPTH:
+                        raise OSError(errno.ENAMETOOLONG, "too many folders in folders")
+                    levels[-1] = (fd, f"{path}/", iter(sorted(os.listdir(fd))))
+                fd = -1
+            yield found, fd
     finally:
         for directory, _, _ in levels:
             os.close(directory)
@@ -107,11 +124,7 @@ def _visit(directory: int, name: str, path: str, contents: bool) -> tuple[Found,
     if not stat.S_ISDIR(info.st_mode) and not (stat.S_ISREG(info.st_mode) and contents):
         return look(path, info), -1
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    try:
-        fd = os.open(name, flags, dir_fd=directory)
-    except OSError as error:
-        error.filename = path
-        raise
+    fd = os.open(name, flags, dir_fd=directory)
     # By now it may be another thing of that name.
     found = look(path, os.fstat(fd))
     if found.kind == "other":
@@ -128,15 +141,16 @@ def split(path: str) -> list[str]:
     """
     names = path.split("/") if path else []
     if any(name in ("", ".", "..") or "\0" in name for name in names) or len(names) > MAX_DEPTH:
-        raise OSError(errno.EINVAL, "not a path inside of a folder", path)
+        raise OSError(errno.EINVAL, "not a path inside of a folder")
     return names
 
 
 class NewFile:
     """A file that appears under its name whole, or not at all."""
 
-    def __init__(self, directory: int, name: str, mode: int, mtime_ns: int) -> None:
+    def __init__(self, directory: int, name: str, path: str, mode: int, mtime_ns: int) -> None:
         self._directory = directory
+        self._path = path
         self._name = name
         self._attributes = (mode, mtime_ns)
         self._temporary = f".rock-gym-{os.urandom(8).hex()}"
@@ -147,10 +161,11 @@ class NewFile:
         """Put it in place."""
         mode, mtime_ns = self._attributes
         try:
-            os.fchmod(self.fd, mode)
-            os.utime(self.fd, ns=(mtime_ns, mtime_ns))
-            places = {"src_dir_fd": self._directory, "dst_dir_fd": self._directory}
-            os.rename(self._temporary, self._name, **places)
+            with named(self._path):
+                os.fchmod(self.fd, mode)
+                os.utime(self.fd, ns=(mtime_ns, mtime_ns))
+                places = {"src_dir_fd": self._directory, "dst_dir_fd": self._directory}
+                os.rename(self._temporary, self._name, **places)
             self._temporary = ""
         finally:
             self.abort()
@@ -179,9 +194,11 @@ class Builder:
         parent, self._name = os.path.split(os.path.abspath(path))
         if not self._name:  # the root directory itself
             parent, self._name = "/", "."
-        os.makedirs(parent, exist_ok=True)
+        with named(""):
+            os.makedirs(parent, exist_ok=True)
+            fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         # Of every folder on the way to where the last thing was placed, a descriptor.
-        self._open = [(os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), "")]
+        self._open = [(fd, "")]
         self._folders: list[tuple[str, int, int]] = []
 
     def directory(self, path: str, mode: int, mtime_ns: int) -> None:
@@ -189,45 +206,48 @@ class Builder:
 
         Mode and time are set in the end, but not of a root that was there before.
         """
-        parent, name = self._place(path)
-        try:
-            os.mkdir(name, 0o700, dir_fd=parent)
-        except FileExistsError:
-            made = False
-        else:
+        with named(path):
+            parent, name = self._place(path)
             made = True
-        self._enter(name)
+            try:
+                os.mkdir(name, 0o700, dir_fd=parent)
+            except FileExistsError:
+                made = False
+            self._enter(name)
         if made or path:
             self._folders.append((path, mode, mtime_ns))
 
     def link(self, path: str, target: str, mtime_ns: int) -> None:
         """Make a link, in the place of a file or link of that name."""
-        parent, name = self._place(path)
-        temporary = f".rock-gym-{os.urandom(8).hex()}"
-        os.symlink(target, temporary, dir_fd=parent)
-        try:
-            os.utime(temporary, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
-            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-        except OSError:
-            os.unlink(temporary, dir_fd=parent)
-            raise
+        with named(path):
+            parent, name = self._place(path)
+            temporary = f".rock-gym-{os.urandom(8).hex()}"
+            os.symlink(target, temporary, dir_fd=parent)
+            try:
+                os.utime(temporary, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
+                os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            except OSError:
+                os.unlink(temporary, dir_fd=parent)
+                raise
 
     def file(self, path: str, mode: int, mtime_ns: int) -> NewFile:
         """Begin a file, in the place of a file or link of that name; one at a time."""
-        parent, name = self._place(path)
-        return NewFile(parent, name, mode, mtime_ns)
+        with named(path):
+            parent, name = self._place(path)
+            return NewFile(parent, name, path, mode, mtime_ns)
 
     def finish(self) -> None:
         """Set modes and times of the folders, the innermost first."""
         while self._folders:
             path, mode, mtime_ns = self._folders.pop()
-            parent, name = self._place(path)
-            fd = _open_folder(parent, name)
-            try:
-                os.fchmod(fd, mode)
-                os.utime(fd, ns=(mtime_ns, mtime_ns))
-            finally:
-                os.close(fd)
+            with named(path):
+                parent, name = self._place(path)
+                fd = _open_folder(parent, name)
+                try:
+                    os.fchmod(fd, mode)
+                    os.utime(fd, ns=(mtime_ns, mtime_ns))
+                finally:
+                    os.close(fd)
 
     def close(self) -> None:
         """Close its descriptors. Twice is fine."""
