@@ -393,10 +393,15 @@ class Stock:
             self._filling -= 1
             self._retry_s = 0.0
             self._note_started()
-            if not self._closed and not self._draining:
+            if self._wants_spare():
                 self._idle.append(spare)
                 return
         spare.delete()
+
+    def _wants_spare(self) -> bool:
+        """Whether a spare that was asked for is still wanted; the pool may have changed."""
+        wanted = 0 if self._closed or self._draining else self._limits.min_idle
+        return len(self._idle) < wanted
 
     # Ends
 

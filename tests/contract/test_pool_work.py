@@ -199,7 +199,7 @@ def test_resizing(backend: str) -> None:
         assert eventually(lambda: pool.statistics().idle == 2)
         held = pool.acquire_many(2)
         pool.resize(min_idle=0, max_size=1)
-        assert eventually(lambda: pool.statistics().idle == pool.statistics().ending == 0)
+        assert eventually(lambda: pool.statistics().idle == pool.statistics().starting == 0)
         assert all(sandbox.is_alive() for sandbox in held)
         held[0].release()
         with pytest.raises(PoolExhausted):
