@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "rock_gym"
 # Lower first. Parts of one tier know nothing of each other; within a part anything goes but cycles.
 TIERS = (
     ("_version", "errors"),
-    ("spec",),
+    ("spec", "images"),
     ("backends",),
     ("output", "status"),
     ("shell",),

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, TypeVar
 
-from rock_gym.backends import host
 from rock_gym.backends.base import FileWriter, LimitHits, Statistics
 from rock_gym.backends.figures import Figures
 from rock_gym.backends.files import DescriptorWriter
 from rock_gym.backends.launch import owned_pair, receive_reply, send_request
+from rock_gym.backends.plan import Plan
 from rock_gym.backends.process import PipeProcess
 from rock_gym.backends.streams import Streams
 from rock_gym.backends.terminal import PipeTerminal
@@ -42,27 +42,27 @@ _T = TypeVar("_T")
 class BubblewrapContainer:
     """A running sandbox. See ``Container``."""
 
-    workdir = host.WORK
-    run_dir = host.RUN
-    script_dir = host.SCRIPTS
-
     def __init__(
         self,
         sandbox_id: str,
         sock: socket.socket,
         reply: dict[str, Any],
         kuid: int | None,
-        plan: host.Plan,
+        plan: Plan,
         spec: SandboxSpec,
     ) -> None:
         self.id = sandbox_id
         self.kuid = kuid
+        self.workdir = plan.workdir
+        self.run_dir = plan.run_dir
+        self.script_dir: str | None = plan.script_dir
         self.shell = plan.shell
         self.environ: Mapping[str, str] = {**plan.environ, **dict(spec.env)}
         self._spec = spec
         self._sock = sock
         self._lock = threading.Lock()
         self._killed = False
+        self.freed: Callable[[], object] = lambda: None
         self._begin(reply)
 
     def _begin(self, reply: dict[str, Any]) -> None:
@@ -305,6 +305,7 @@ class BubblewrapContainer:
         self._wait_gone()
         self._sock.close()
         self._figures.close()
+        self.freed()
 
     def _wait_gone(self) -> None:
         if not self._is_gone(_END_S):

@@ -31,6 +31,7 @@ from collections.abc import Callable
 import cgroups
 import inside
 import linux
+import overlay
 import stage
 from packets import load, receive
 
@@ -85,6 +86,7 @@ class Sandbox:
         self.pipes: dict[str, int] = {}
         self.mounts = -1  # the namespace that holds its files, once it has come up
         self.group: cgroups.Group | None = None
+        self.user_namespace = -1  # of the ids of a sandbox of an image that root starts
         self.unwanted = False  # its owner has closed its end
 
     def directories(self) -> list[str]:
@@ -129,7 +131,7 @@ class Launcher:
         if os.geteuid() == 0:
             self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.control = control
-        self.seccomp = b""
+        self.seccomp: dict[str, bytes] = {}
         self.plans: dict[str, dict] = {}
         self.templates: dict[str, stage.Template] = {}
         self.cgroups: cgroups.Cgroups | None = None
@@ -173,7 +175,7 @@ class Launcher:
             sys.exit(0)
         request = load(data, fds)
         if request["op"] == "seccomp":
-            self.seccomp = bytes.fromhex(request["program"])
+            self.seccomp[request["key"]] = bytes.fromhex(request["program"])
             return
         if request["op"] == "plan":
             self.plans[request["key"]] = request["plan"]
@@ -201,16 +203,21 @@ class Launcher:
         limits = sandbox.request["limits"]
         if limits and sandbox.group is None:
             sandbox.group = self.groups().create(limits)
+        kuid = sandbox.request["kuid"]
+        if kuid is not None and "layers" in sandbox.request and sandbox.user_namespace < 0:
+            sandbox.user_namespace = overlay.make_user_namespace(kuid)
         names = ("stdin", "ready", "stderr")
         pipes = {name: os.pipe() for name in names}
         seccomp = os.memfd_create("seccomp")  # bwrap reads it to its end, so each has its own
-        os.write(seccomp, self.seccomp)
+        os.write(seccomp, self.seccomp[sandbox.request["identity"]["seccomp"]])
         os.lseek(seccomp, 0, os.SEEK_SET)
         theirs = [pipes["stdin"][0], pipes["ready"][1], pipes["stderr"][1], seccomp]
+        bwraps = [*theirs, sandbox.user_namespace] if sandbox.user_namespace >= 0 else theirs
         sandbox.bwrap = os.fork()
         if sandbox.bwrap == 0:
-            place = stage.Place(template, sandbox.mounts, sandbox.directories())
-            stage.run_bwrap(sandbox.request, place, theirs)
+            namespace = sandbox.user_namespace
+            place = stage.Place(template, sandbox.mounts, sandbox.directories(), namespace)
+            stage.run_bwrap(sandbox.request, place, bwraps)
         for fd in theirs:
             os.close(fd)
         sandbox.pipes = {name: pipes[name][0] for name in names[1:]}
@@ -300,7 +307,8 @@ class Launcher:
             identity = sandbox.request["identity"]
             # Before all else: what it costs to join is the sandbox's.
             groups = sandbox.directories()
-            inside.join(identity, sandbox.init_fd, theirs, their_report, self.seccomp, groups)
+            seccomp = self.seccomp[identity["seccomp"]]
+            inside.join(identity, sandbox.init_fd, theirs, their_report, seccomp, groups)
         theirs.close()
         os.close(their_report)
         sandbox.spare = spare
@@ -448,6 +456,9 @@ class Launcher:
         if sandbox.mounts >= 0:
             os.close(sandbox.mounts)
             sandbox.mounts = -1
+        if sandbox.user_namespace >= 0:
+            os.close(sandbox.user_namespace)
+            sandbox.user_namespace = -1
         if sandbox.group is not None and self.cgroups is not None:
             self.cgroups.discard(sandbox.group)
             sandbox.group = None

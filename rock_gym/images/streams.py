@@ -1,0 +1,190 @@
+"""Byte streams of archives: decompressed by what they begin with, counted, and limited."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any, cast
+
+from rock_gym.errors import ImageError
+
+CHUNK_BYTES = 1 << 20
+
+# What the headers of one entry may take: long names and extended attributes, not files.
+_HEADER_BYTES = 4 << 20
+
+_TOO_LONG = "the archive is hostile or broken: its headers are longer than any real ones"
+
+_GZIP, _BZIP2, _XZ, _ZSTANDARD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
+
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+
+
+class Limits:
+    """How much an archive may unpack to, counted over all of its layers.
+
+    Args:
+        max_bytes: Bytes of tar streams, after decompression.
+        max_entries: Files, folders and links.
+    """
+
+    def __init__(self, max_bytes: int, max_entries: int) -> None:
+        self._bytes = self._max_bytes = max_bytes
+        self._entries = self._max_entries = max_entries
+
+    def take_bytes(self, count: int) -> None:
+        """Count bytes; raises ImageError beyond the limit."""
+        self._bytes -= count
+        if self._bytes < 0:
+            raise ImageError(
+                f"the archive unpacks to more than {self._max_bytes} bytes; if you trust it, "
+                "raise the limit with --max-size, or max_bytes"
+            )
+
+    def take_entry(self) -> None:
+        """Count an entry; raises ImageError beyond the limit."""
+        self._entries -= 1
+        if self._entries < 0:
+            raise ImageError(f"the archive has more than {self._max_entries} files")
+
+
+class _Zstandard(io.RawIOBase):
+    """Decompresses by the ``zstd`` program, as this Python has no module for it."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        program = shutil.which("zstd")
+        if program is None:
+            raise ImageError(
+                "a layer is compressed with zstd; install it with: apt-get install zstd"
+            )
+        with tempfile.TemporaryFile() as spool:
+            shutil.copyfileobj(source, spool, CHUNK_BYTES)
+            spool.seek(0)
+            self._process = subprocess.Popen(
+                [program, "-dcq"], stdin=spool, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        assert self._process.stdout is not None
+        data = self._process.stdout.read(len(buffer))
+        if not data and self._process.wait() != 0:
+            raise EOFError("zstd: broken data")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._process.kill()
+            self._process.communicate()
+        super().close()
+
+
+def decompressed(source: IO[bytes]) -> IO[bytes]:
+    """Return the content of a stream, which may be compressed. Looks at its first bytes alone."""
+    buffered = io.BufferedReader(source, CHUNK_BYTES)  # type: ignore[type-var]
+    begin = buffered.peek(len(_XZ))
+    opened: Any = buffered
+    if begin.startswith(_GZIP):
+        opened = gzip.GzipFile(fileobj=buffered)
+    elif begin.startswith(_BZIP2):
+        opened = bz2.BZ2File(buffered)
+    elif begin.startswith(_XZ):
+        opened = lzma.LZMAFile(buffered)  # noqa: SIM115 (the caller's to close)
+    elif begin.startswith(_ZSTANDARD):
+        opened = _Zstandard(buffered)
+    return cast("IO[bytes]", opened)
+
+
+class Headers:
+    """A file from which tarfile reads headers alone, and skips the rest: so it never reads much."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Read, but not more than real headers have."""
+        if not 0 <= size <= _HEADER_BYTES:
+            raise ImageError(_TOO_LONG)
+        return self._file.read(size)
+
+    def seek(self, offset: int) -> int:
+        """Go to an offset."""
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        """Return the offset."""
+        return self._file.tell()
+
+
+def entries(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Go through the entries of an archive, and have it not keep them all."""
+    while (entry := tar.next()) is not None:
+        tar.members.clear()  # type: ignore[attr-defined]
+        yield entry
+
+
+class Tar:
+    """The entries of a tar stream, read once from beginning to end.
+
+    Args:
+        source: The stream, decompressed.
+        limits: What it may hold.
+    """
+
+    def __init__(self, source: IO[bytes], limits: Limits) -> None:
+        self._source = source
+        self._limits = limits
+        self._budget: int | None = _HEADER_BYTES
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """Read for tarfile: no more for the headers of one entry than those can need."""
+        data = self._source.read(size)
+        self._digest.update(data)
+        self._limits.take_bytes(len(data))
+        if self._budget is not None:
+            self._budget -= len(data)
+            if self._budget < 0:
+                raise ImageError(_TOO_LONG)
+        return data
+
+    def __iter__(self) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+        """Go through the entries, regular files with their content.
+
+        Raises:
+            ImageError: If it is broken or beyond its limits.
+        """
+        source = cast("IO[bytes]", self)
+        try:
+            with tarfile.open(fileobj=source, mode="r|", bufsize=CHUNK_BYTES) as tar:
+                for entry in entries(tar):
+                    self._budget = None
+                    self._limits.take_entry()
+                    if entry.issparse():
+                        self._limits.take_bytes(entry.size)  # its holes are not in the stream
+                    content = tar.extractfile(entry) if entry.isreg() else None
+                    yield entry, content
+                    while content is not None and content.read(CHUNK_BYTES):
+                        pass
+                    self._budget = _HEADER_BYTES
+            self._budget = None
+            while self.read(CHUNK_BYTES):
+                pass
+        except _BROKEN as error:
+            raise ImageError(f"the archive is broken: {error}") from error
+
+    def digest(self) -> str:
+        """Return the digest of all that was read, in hexadecimal digits."""
+        return self._digest.hexdigest()
