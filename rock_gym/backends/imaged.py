@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from rock_gym.backends.base import SCRIPT_FD
+from rock_gym.backends.base import SCRIPT_FD, CommittedImage
 from rock_gym.backends.host import RUN, SECCOMP_FD, STAGE, WORK, is_closed
 from rock_gym.backends.init import init_program
 from rock_gym.backends.plan import Identity, Plan
-from rock_gym.errors import ImageNotFound, SpecError
+from rock_gym.errors import ImageError, ImageNotFound, SpecError
 from rock_gym.images import Image, Store
-from rock_gym.images.store import Config
+from rock_gym.images.store import MAX_LAYERS, Config
 
 # Another descriptor that the launcher puts in place for bwrap.
 _USER_NAMESPACE_FD = "4"
@@ -78,6 +79,53 @@ def image_plan(image: str, store: Store) -> Plan:
     return _plan(tuple(map(store.layer_path, found.layers)), found.config, found)
 
 
+def commit_image(name: str, plan: Plan, copy: Callable[[int], int]) -> CommittedImage:
+    """Make an image of one that a sandbox runs and of what it has written.
+
+    Args:
+        name: What the new image is called.
+        plan: The sandbox's.
+        copy: Copies what it has written to a directory, and returns the size of the files.
+
+    Raises:
+        SpecError: If the name is none, or the sandbox's image is not one of the store.
+        ImageError: If it could not be made.
+    """
+    if plan.image is None:
+        raise SpecError(
+            "only a sandbox of an imported image can be committed: "
+            + (_TAR if plan.layers else _HOST)
+        )
+    if len(plan.layers) >= MAX_LAYERS:
+        raise ImageError(
+            f"the image has {MAX_LAYERS} layers already, and more do not work; make it one by: "
+            "docker export, or tar inside a sandbox, and rock-gym image import"
+        )
+    store = Store()
+    try:
+        with store.draft(name) as draft:
+            draft.begin_with(plan.image)
+            path = draft.make()
+            target = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                size = copy(target)
+            finally:
+                os.close(target)
+            # Nothing else will ever have these very files.
+            draft.add(secrets.token_hex(16), path, size)
+            return CommittedImage(name, draft.publish(plan.image.config).size_bytes)
+    except OSError as error:
+        raise ImageError(f"the sandbox cannot be committed: {error}") from error
+
+
+_HOST = (
+    "'host' is this machine itself. Import a root directory as an image, by: rock-gym image import "
+    "ARCHIVE NAME, and start from that; or download the files you want to keep"
+)
+_TAR = (
+    "this one runs a directory. Import that first, by: tar -C DIRECTORY -c . | rock-gym image "
+    "import - NAME, and start from the name"
+)
 _WAYS = (
     "import one with: rock-gym image import ARCHIVE NAME (a tar of a root directory, an OCI "
     "archive, or of docker save); or pull it with: rock-gym image pull NAME; or use image='host', "

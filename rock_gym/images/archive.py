@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from rock_gym.errors import ImageError
-from rock_gym.images.store import Config, Draft, Image, Store
+from rock_gym.images.store import MAX_LAYERS, Config, Draft, Image, Store
 from rock_gym.images.streams import CHUNK_BYTES, Headers, Limits, Tar, decompressed, entries
 from rock_gym.images.unpack import Unpacker
 
 MAX_BYTES = 32 << 30
 MAX_ENTRIES = 2_000_000
-MAX_LAYERS = 400
 _MAX_JSON_BYTES = 8 << 20
 _MAX_INDEX_DEPTH = 4
 

@@ -39,6 +39,9 @@ from rock_gym.images.names import file_name, full_name
 _VARIABLE = "ROCK_GYM_DATA"
 _FORMAT = 1
 
+# Overlayfs takes 500.
+MAX_LAYERS = 400
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -194,8 +197,6 @@ class Store:
             temporary = path.with_suffix(".new")
             with open(temporary, "w", encoding="utf-8") as file:
                 file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
             os.rename(temporary, path)
 
     # What is behind it
@@ -351,8 +352,8 @@ def _try_lock(fd: int) -> bool:
 def _read(path: Path) -> Image | None:
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+    except (FileNotFoundError, ValueError):
+        return None  # broken ones are left by a power cut, and stand for nothing
     if value.pop("format") != _FORMAT:
         raise ImageError(f"{path} was written by another version of rock_gym; import it again")
     value["layers"] = tuple(value["layers"])

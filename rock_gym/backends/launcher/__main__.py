@@ -29,6 +29,7 @@ import sys
 from collections.abc import Callable
 
 import cgroups
+import commit
 import inside
 import linux
 import overlay
@@ -125,6 +126,7 @@ class Launcher:
         self.handlers: dict[int, Callable[[], None]] = {}
         self.sandboxes: dict[int, Sandbox] = {}  # by the pid of bwrap
         self.processes: dict[int, Joined] = {}  # by pid
+        self.helpers: set[int] = set()  # children that are at something by themselves
         self.without_spare: dict[int, Sandbox] = {}  # by the pid of bwrap
         # The way back to our own process namespace. Only root may take it.
         self.own_pids = -1
@@ -270,12 +272,29 @@ class Launcher:
         if data == b"stop":
             self.kill(sandbox)
             return
+        if data == b"commit":
+            self.commit(sandbox, fds)
+            return
         if data == b"restart":
             self.restart(sandbox, socket.socket(fileno=fds[0]))
             return
         self.assign(sandbox, data, fds)
         if sandbox.bwrap in self.sandboxes:
             self.without_spare[sandbox.bwrap] = sandbox
+
+    def commit(self, sandbox: Sandbox, fds: list[int]) -> None:
+        """Have another process copy what the sandbox has written; it tells the owner."""
+        sock, target = socket.socket(fileno=fds[0]), fds[1]
+        try:
+            pid = os.fork()
+            if pid == 0:
+                commit.run(sandbox.mounts, target, sock, sandbox.request)
+            self.helpers.add(pid)
+        except OSError as error:
+            send(sock, {"error": str(error)})
+        finally:
+            os.close(target)
+            sock.close()
 
     def restart(self, sandbox: Sandbox, sock: socket.socket) -> None:
         """Start a sandbox that has ended over the files that it had; talk over another socket."""
@@ -395,6 +414,7 @@ class Launcher:
                 if self.cgroups is not None:
                     self.cgroups.retry()
                 return
+            self.helpers.discard(pid)
             if pid in self.sandboxes:
                 self.without_spare.pop(pid, None)
                 self.end(self.sandboxes.pop(pid), status)
@@ -421,7 +441,7 @@ class Launcher:
     def kill_strays(self) -> None:
         """Kill what a bwrap left that failed: a child that waits for it for ever, now ours."""
         for pid in children_of(os.getpid()):
-            if pid not in self.sandboxes and pid not in self.processes:
+            if pid not in (*self.sandboxes, *self.processes, *self.helpers):
                 os.kill(pid, signal.SIGKILL)
 
     def kill(self, sandbox: Sandbox) -> None:
