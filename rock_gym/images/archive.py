@@ -23,7 +23,15 @@ from typing import IO, Any, Protocol, cast
 
 from rock_gym.errors import ImageError
 from rock_gym.images.store import MAX_LAYERS, Config, Draft, Image, Store
-from rock_gym.images.streams import CHUNK_BYTES, Headers, Limits, Tar, decompressed, entries
+from rock_gym.images.streams import (
+    CHUNK_BYTES,
+    Headers,
+    Limits,
+    StrictInfo,
+    Tar,
+    decompressed,
+    entries,
+)
 from rock_gym.images.unpack import Unpacker
 
 MAX_BYTES = 32 << 30
@@ -77,7 +85,7 @@ def import_image(
                 "space, or let ROCK_GYM_DATA name a directory elsewhere"
             ) from error
         raise ImageError(f"{os.fspath(source)} cannot be imported: {error}") from error
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, RecursionError) as error:
         raise ImageError(f"{os.fspath(source)} is not an archive, or broken: {error}") from error
 
 
@@ -119,7 +127,7 @@ class _Archive:
         self._links: dict[str, str] = {}
         file.seek(0)
         headers = cast("IO[bytes]", Headers(file))
-        with tarfile.open(fileobj=headers, mode="r:") as tar:
+        with tarfile.open(fileobj=headers, mode="r:", tarinfo=StrictInfo) as tar:
             for entry in entries(tar):
                 limits.take_entry()
                 name = posixpath.normpath(entry.name).lstrip("/")
@@ -234,6 +242,8 @@ class _Import:
         tar = Tar(plain, self._limits)
         unpacker = Unpacker(str(path), self._draft.layers, os.geteuid() == 0)
         unpacker.run(tar)
+        if diff_id is None and not (tar.has_end and os.listdir(path)):
+            raise ImageError("the archive is broken off, or empty")
         if diff_id is not None and tar.digest() != diff_id:
             raise ImageError("the archive is broken: a layer has another digest than it should")
         self._architecture = self._architecture or unpacker.architecture

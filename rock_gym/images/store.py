@@ -245,7 +245,11 @@ class Store:
                 if folder == "layers" and name in referenced:
                     continue
                 path = str(self.root / folder / name)
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                    fd = os.open(path, flags)
+                except FileNotFoundError:
+                    continue  # drafts are removed without the lock, by those who are at them
                 try:
                     if _try_lock(fd):
                         trees.remove(path)
@@ -351,10 +355,10 @@ def _try_lock(fd: int) -> bool:
 
 def _read(path: Path) -> Image | None:
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None  # broken ones are left by a power cut, and stand for nothing
-    if value.pop("format") != _FORMAT:
+    if not isinstance(value, dict) or value.pop("format", None) != _FORMAT:
         raise ImageError(f"{path} was written by another version of rock_gym; import it again")
     value["layers"] = tuple(value["layers"])
     value["sizes"] = tuple(value["sizes"])
