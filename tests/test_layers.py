@@ -27,7 +27,8 @@ TIERS = (
     ("commands", "files"),
     ("sandbox",),
     ("pool", "gem", "console"),
-    ("envs",),
+    ("envs", "cli_output"),
+    ("cli_image",),
     ("registration", "server", "cli", "adapters"),
     ("__init__", "__main__"),
 )

@@ -11,11 +11,13 @@ import errno
 import hashlib
 import io
 import json
+import lzma
 import os
 import platform
 import posixpath
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +25,7 @@ from typing import IO, Any, Protocol, cast
 
 from rock_gym.errors import ImageError
 from rock_gym.images.store import MAX_LAYERS, Config, Draft, Image, Store
-from rock_gym.images.streams import (
-    CHUNK_BYTES,
-    Headers,
-    Limits,
-    StrictInfo,
-    Tar,
-    decompressed,
-    entries,
-)
+from rock_gym.images.streams import CHUNK_BYTES, Headers, Limits, Tar, decompressed, opened_tar
 from rock_gym.images.unpack import Unpacker
 
 MAX_BYTES = 32 << 30
@@ -85,8 +79,8 @@ def import_image(
                 "space, or let ROCK_GYM_DATA name a directory elsewhere"
             ) from error
         raise ImageError(f"{os.fspath(source)} cannot be imported: {error}") from error
-    except (tarfile.TarError, EOFError, RecursionError) as error:
-        raise ImageError(f"{os.fspath(source)} is not an archive, or broken: {error}") from error
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ImageError(f"{os.fspath(source)} is cut off or broken: {error}") from error
 
 
 class _Content(Protocol):
@@ -126,9 +120,8 @@ class _Archive:
         self._files: dict[str, tuple[int, int]] = {}
         self._links: dict[str, str] = {}
         file.seek(0)
-        headers = cast("IO[bytes]", Headers(file))
-        with tarfile.open(fileobj=headers, mode="r:", tarinfo=StrictInfo) as tar:
-            for entry in entries(tar):
+        with opened_tar(Headers(file), "r:") as found:
+            for entry, _ in found:
                 limits.take_entry()
                 name = posixpath.normpath(entry.name).lstrip("/")
                 if entry.isreg() and not entry.issparse():

@@ -170,6 +170,13 @@ class Store:
         self._prepare()
         with contextlib.ExitStack() as stack:
             stack.enter_context(_locked(self.root / "locks" / file_name(full)))
+            path = stack.enter_context(self.scratch())
+            yield Draft(self, full, path, stack)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Make a directory beside the layers, which is removed afterwards, come what may."""
+        with contextlib.ExitStack() as stack:
             with self._changing():
                 self._sweep()
                 path = self.root / "drafts" / secrets.token_hex(8)
@@ -178,7 +185,7 @@ class Store:
                 fcntl.flock(fd, fcntl.LOCK_EX)
             stack.callback(os.close, fd)
             stack.callback(trees.remove, str(path))
-            yield Draft(self, full, path, stack)
+            yield path
 
     def publish(self, image: Image, new: Mapping[str, Path]) -> None:
         """Put layers in their places and let a name stand for them, whatever it stood for before.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import io
@@ -13,9 +14,11 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
-from rock_gym.errors import ImageError
+from rock_gym.errors import ImageError, RockGymError
+
+Entry = tuple[tarfile.TarInfo, "IO[bytes] | None"]
 
 CHUNK_BYTES = 1 << 20
 
@@ -23,7 +26,6 @@ CHUNK_BYTES = 1 << 20
 _HEADER_BYTES = 4 << 20
 
 _MAX_FILE_BYTES = 1 << 60
-
 _BLOCK_BYTES = 512
 
 _errors: Any = tarfile  # whose stubs lack some
@@ -97,20 +99,26 @@ class _Zstandard(io.RawIOBase):
         super().close()
 
 
-def decompressed(source: IO[bytes]) -> IO[bytes]:
-    """Return the content of a stream, which may be compressed. Looks at its first bytes alone."""
-    buffered = io.BufferedReader(source, CHUNK_BYTES)  # type: ignore[type-var]
-    begin = buffered.peek(len(_XZ))
-    opened: Any = buffered
-    if begin.startswith(_GZIP):
-        opened = gzip.GzipFile(fileobj=buffered)
-    elif begin.startswith(_BZIP2):
-        opened = bz2.BZ2File(buffered)
-    elif begin.startswith(_XZ):
-        opened = lzma.LZMAFile(buffered)  # noqa: SIM115 (the caller's to close)
-    elif begin.startswith(_ZSTANDARD):
-        opened = _Zstandard(buffered)
-    return cast("IO[bytes]", opened)
+@contextlib.contextmanager
+def decompressed(source: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Give the content of a stream, which may be compressed, and close both in the end.
+
+    What it is compressed by is told from its first bytes; without it is a ``BufferedReader``.
+    """
+    with contextlib.ExitStack() as stack:
+        buffered = io.BufferedReader(source, CHUNK_BYTES)  # type: ignore[type-var]
+        stack.callback(buffered.close)
+        begin = buffered.peek(len(_XZ))
+        opened: Any = buffered
+        if begin.startswith(_GZIP):
+            opened = stack.enter_context(gzip.GzipFile(fileobj=buffered))
+        elif begin.startswith(_BZIP2):
+            opened = stack.enter_context(bz2.BZ2File(buffered))
+        elif begin.startswith(_XZ):
+            opened = stack.enter_context(lzma.LZMAFile(buffered))
+        elif begin.startswith(_ZSTANDARD):
+            opened = stack.enter_context(_Zstandard(buffered))
+        yield opened
 
 
 class Headers:
@@ -134,18 +142,18 @@ class Headers:
         return self._file.tell()
 
 
-class StrictInfo(tarfile.TarInfo):
-    """For ``tarfile.open(tarinfo=)``: takes for errors what tarfile takes for truth."""
+class _StrictInfo(tarfile.TarInfo):
+    """Takes for errors what tarfile takes for the truth."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> StrictInfo:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictInfo:
         """Read a header, but not one of a size below zero, by which tarfile would go back."""
         info = super().frombuf(buf, encoding, errors)
         _check_size(info.size)
         return info
 
     @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> StrictInfo:
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _StrictInfo:
         """Read a header; one that is none is not the end of the archive."""
         try:
             return super().fromtarfile(tar)
@@ -158,12 +166,29 @@ def _check_size(size: int) -> None:
         raise ImageError(f"the archive is hostile or broken: it has something of {size} bytes")
 
 
-def entries(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Go through the entries of an archive, and have it not keep them all."""
+@contextlib.contextmanager
+def opened_tar(file: object, mode: Literal["r:", "r|"]) -> Iterator[Iterator[Entry]]:
+    """Open an archive and go through its entries, with their contents if it is a stream.
+
+    Raises:
+        ImageError: If it is broken. tarfile says so in many ways, as it trusts what it reads.
+    """
+    try:
+        with tarfile.open(
+            fileobj=cast("IO[bytes]", file), mode=mode, bufsize=CHUNK_BYTES, tarinfo=_StrictInfo
+        ) as tar:
+            yield _entries(tar, mode == "r|")
+    except (*_BROKEN, ValueError, LookupError, OverflowError, RecursionError) as error:
+        if isinstance(error, RockGymError):
+            raise
+        raise ImageError(f"not an archive, or a broken one: {error}") from error
+
+
+def _entries(tar: tarfile.TarFile, streaming: bool) -> Iterator[Entry]:
     while (entry := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined]
         _check_size(entry.size)  # extended headers may have changed it
-        yield entry
+        yield entry, (tar.extractfile(entry) if streaming and entry.isreg() else None)
 
 
 class Tar:
@@ -198,32 +223,25 @@ class Tar:
                 raise ImageError(_TOO_LONG)
         return data
 
-    def __iter__(self) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    def __iter__(self) -> Iterator[Entry]:
         """Go through the entries, regular files with their content.
 
         Raises:
             ImageError: If it is broken or beyond its limits.
         """
-        source = cast("IO[bytes]", self)
-        try:
-            with tarfile.open(
-                fileobj=source, mode="r|", bufsize=CHUNK_BYTES, tarinfo=StrictInfo
-            ) as tar:
-                for entry in entries(tar):
-                    self._budget = None
-                    self._limits.take_entry()
-                    if entry.issparse():
-                        self._limits.take_bytes(entry.size)  # its holes are not in the stream
-                    content = tar.extractfile(entry) if entry.isreg() else None
-                    yield entry, content
-                    while content is not None and content.read(CHUNK_BYTES):
-                        pass
-                    self._budget = _HEADER_BYTES
+        with opened_tar(self, "r|") as found:
+            for entry, content in found:
+                self._budget = None
+                self._limits.take_entry()
+                if entry.issparse():
+                    self._limits.take_bytes(entry.size)  # its holes are not in the stream
+                yield entry, content
+                while content is not None and content.read(CHUNK_BYTES):
+                    pass
+                self._budget = _HEADER_BYTES
             self._budget = None
             while self.read(CHUNK_BYTES):
                 pass
-        except _BROKEN as error:
-            raise ImageError(f"the archive is broken: {error}") from error
 
     def digest(self) -> str:
         """Return the digest of all that was read, in hexadecimal digits."""

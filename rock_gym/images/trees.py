@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Callable
 
 # Deeper than any real image; what goes through trees recursively needs a bound.
 MAX_DEPTH = 256
@@ -13,20 +14,30 @@ _REMOVE_DEPTH = 100
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def open_directory(name: str, parent: int | None = None) -> int:
-    """Open a directory that is none other than what its name says, also without its permission.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-    Its owner may read it in any case, by changing its mode for a moment.
-    """
+
+def open_directory(name: str, parent: int | None = None) -> int:
+    """Open a directory of ours, also one whose mode forbids us to read it."""
+    return _open(name, parent, _DIRECTORY, stat.S_ISDIR)
+
+
+def open_file(name: str, parent: int) -> int:
+    """Open a file of ours for reading, also one whose mode forbids it."""
+    return _open(name, parent, _FILE, stat.S_ISREG)
+
+
+def _open(name: str, parent: int | None, flags: int, right: Callable[[int], bool]) -> int:
     try:
-        return os.open(name, _DIRECTORY, dir_fd=parent)
+        return os.open(name, flags, dir_fd=parent)
     except PermissionError:
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
-        if not stat.S_ISDIR(mode):
+        if not right(mode):
             raise
-        os.chmod(name, 0o700, dir_fd=parent)
+        # Nobody but its owner can get here, and a sandbox that shows it sees it for a moment.
+        os.chmod(name, stat.S_IMODE(mode) | stat.S_IRWXU, dir_fd=parent)
         try:
-            return os.open(name, _DIRECTORY, dir_fd=parent)
+            return os.open(name, flags, dir_fd=parent)
         finally:
             os.chmod(name, stat.S_IMODE(mode), dir_fd=parent)
 

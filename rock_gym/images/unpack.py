@@ -214,16 +214,15 @@ class Unpacker:
         trees.remove(name, parent)
 
     def _hide(self, parent: int, marker: str) -> None:
+        name = marker.removeprefix(WHITEOUT)
+        if name in ("", ".", ".."):
+            raise ImageError(f"the archive is hostile or broken: it has {marker!r}")
         if not self._lowers:
             return
         if marker == OPAQUE:
             _set_opaque(parent)
-        elif not marker.startswith(_AUFS):
-            name = marker.removeprefix(WHITEOUT)
-            if name in ("", ".", ".."):
-                raise ImageError(f"the archive is hostile or broken: it has {marker!r}")
-            if _lstat(parent, name) is None:
-                os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
+        elif not marker.startswith(_AUFS) and _lstat(parent, name) is None:
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
 
     def _make_opaque(self, parent: int, name: str) -> None:
         fd = os.open(name, self._flags, dir_fd=parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 import weakref
@@ -53,6 +54,8 @@ class Uses:
                     self._held[path] = (fd, count - 1)
                 else:
                     del self._held[path]
+                    # Not a mere close: a forked child may have a copy of this descriptor.
+                    fcntl.flock(fd, fcntl.LOCK_UN)
                     os.close(fd)
 
     def _let_go(self) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-import socket
-import stat
 import tarfile
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,15 +13,10 @@ import pytest
 from rock_gym.errors import ImageError
 from rock_gym.images.archive import import_image
 from rock_gym.images.store import Store
-from tests.images.forge import digest, docker_save, entry, hard_link, link, oci, packed, tar, write
+from tests.images.archives import oci, write
+from tests.images.forge import entry, hard_link, link, tar
 
 FINE = entry("etc/fine", b"fine\n")
-KIB, MIB = 1 << 10, 1 << 20
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "data")
 
 
 @pytest.fixture
@@ -34,6 +26,10 @@ def outside(tmp_path: Path) -> Path:
     place.mkdir()
     (place / "secret").write_text("secret\n")
     return place
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    return tar(entry(name, content) for name, content in files.items())
 
 
 def snapshot(place: Path) -> dict[str, tuple[int, int, str]]:
@@ -58,10 +54,10 @@ def is_pristine(store: Store) -> bool:
     )
 
 
-def attempt(store: Store, path: Path, data: bytes, **options: int) -> ImageError | None:
+def attempt(store: Store, path: Path, data: bytes) -> ImageError | None:
     """Import, and return the refusal; anything but that is a failure."""
     try:
-        import_image(write(path, data), "image", store, **options)
+        import_image(write(path, data), "image", store)
     except ImageError as error:
         return error
     return None
@@ -122,43 +118,13 @@ def test_nothing_outside_is_touched(
     before = snapshot(outside)
     data = tar([FINE, *WAYS_OUT[way](str(outside))])
     if kind == "layer":
-        data = packed(oci([tar([FINE]), data]))
+        data = tar_of(oci(tar([FINE]), data))
     refused = attempt(store, tmp_path / "archive", data)
     assert snapshot(outside) == before
     assert not Path("made").exists()
     if refused is None:
         store.remove("image")
     assert is_pristine(store)
-
-
-def test_devices_are_left_out(store: Store, tmp_path: Path) -> None:
-    data = tar(
-        [
-            entry("dev/mem", type=tarfile.CHRTYPE, devmajor=1, devminor=1, mode=0o666),
-            entry("dev/disk", type=tarfile.BLKTYPE, devmajor=8, devminor=0, mode=0o666),
-            entry("hidden", type=tarfile.CHRTYPE, devmajor=0, devminor=0),
-            FINE,
-        ]
-    )
-    assert attempt(store, tmp_path / "archive", data) is None
-    kinds = {stat.S_IFMT(path.lstat().st_mode) for path in tree(store).rglob("*")}
-    assert kinds == {stat.S_IFDIR, stat.S_IFREG}
-
-
-def test_set_user_id_files_are_behind_a_closed_door(store: Store, tmp_path: Path) -> None:
-    """They keep their bits, and nobody else on the machine can get at them."""
-    data = tar([entry("bin/su", b"x", mode=0o4755, uid=0), entry("", mode=0o777)])
-    assert attempt(store, tmp_path / "archive", data) is None
-    assert stat.S_IMODE((tree(store) / "bin" / "su").stat().st_mode) == 0o4755
-    assert stat.S_IMODE(store.root.stat().st_mode) == 0o700
-
-
-def test_attributes_of_the_archive_are_not_taken(store: Store, tmp_path: Path) -> None:
-    """Those of overlayfs would make it show what lies elsewhere."""
-    names = ("user.overlay.redirect", "trusted.overlay.redirect", "security.capability")
-    pax = {f"SCHILY.xattr.{name}": "/../../etc" for name in names}
-    assert attempt(store, tmp_path / "archive", tar([entry("a", pax=pax), FINE])) is None
-    assert os.listxattr(tree(store) / "a") == []
 
 
 BROKEN: dict[str, list[tuple[tarfile.TarInfo, bytes]]] = {
@@ -195,7 +161,7 @@ def test_what_cannot_be_unpacked_is_refused(
 ) -> None:
     data = tar([FINE, *BROKEN[what]])
     if kind == "layer":
-        data = packed(oci([tar([FINE]), data]))
+        data = tar_of(oci(tar([FINE]), data))
     assert attempt(store, tmp_path / "archive", data) is not None
     assert is_pristine(store)
 
@@ -269,131 +235,12 @@ def test_headers_of_headers_are_refused(store: Store, tmp_path: Path, kind: byte
 def test_a_tree_deeper_than_paths_can_be_is_no_trap(store: Store, tmp_path: Path) -> None:
     """Links make any depth reachable by short paths, and all of it must be removable."""
     entries = []
-    for number in range(12):
+    for number in range(7):
         above = f"l{number - 1}/" if number else ""
         inner = "/".join(["d"] * 200)
         entries += [entry(f"{above}{inner}"), link(f"l{number}", f"{above}{inner}")]
     if attempt(store, tmp_path / "archive", tar([FINE, *entries])) is None:
         store.remove("image")
-    assert is_pristine(store)
-
-
-# Too much
-
-
-def sparse(size: int) -> bytes:
-    """A tar of a kilobyte with a file that is nothing but a hole."""
-    pax = {
-        "GNU.sparse.major": "0",
-        "GNU.sparse.minor": "1",
-        "GNU.sparse.size": str(size),
-        "GNU.sparse.numblocks": "1",
-        "GNU.sparse.map": f"{size - 1},1",
-    }
-    return tar([entry("hole", b"x", pax=pax)])
-
-
-@pytest.mark.parametrize("kind", ["rootfs", "gzip", "layer", "sparse"])
-def test_bombs_are_defused(store: Store, tmp_path: Path, kind: str) -> None:
-    """The limit is on what it unpacks to, and the error tells of it."""
-    zeros = tar([entry("zeros", bytes(8 * MIB))])
-    data = {
-        "rootfs": zeros,
-        "gzip": gzip.compress(zeros),
-        "layer": packed(oci([zeros])),
-        "sparse": sparse(8 * MIB),
-    }[kind]
-    refused = attempt(store, tmp_path / "archive", data, max_bytes=MIB)
-    assert refused is not None
-    assert str(MIB) in str(refused)
-    assert is_pristine(store)
-
-
-def test_headers_do_not_fill_the_memory(store: Store, tmp_path: Path) -> None:
-    """A header of any length is a name of any length, to be kept somewhere."""
-    data = tar([entry("a", b"x", pax={"comment": "c" * (64 * MIB)})])
-    path = write(tmp_path / "archive", data)
-    del data
-    tracemalloc.start()
-    try:
-        with pytest.raises(ImageError):
-            import_image(path, "image", store)
-        assert tracemalloc.get_traced_memory()[1] < 16 * MIB
-    finally:
-        tracemalloc.stop()
-    assert is_pristine(store)
-
-
-# Archives that lie
-
-
-def test_a_layer_is_what_its_digest_says(store: Store, tmp_path: Path) -> None:
-    layer = tar([FINE])
-    files = oci([layer], zipped=False)
-    name = next(name for name in files if files[name] == layer)
-    files[name] = tar([entry("etc/evil", b"evil\n")])
-    refused = attempt(store, tmp_path / "archive", packed(files))
-    assert "digest" in str(refused)
-    assert is_pristine(store)
-
-
-@pytest.mark.parametrize("missing", ["index.json", "blob"])
-def test_what_is_missing_is_named(store: Store, tmp_path: Path, missing: str) -> None:
-    files = oci([tar([FINE])])
-    if missing == "blob":
-        del files[[name for name in files if name.startswith("blobs/")][1]]
-    else:
-        files["index.json"] = b'{"manifests": [{"digest": "sha256:' + b"0" * 64 + b'"}]}'
-    assert attempt(store, tmp_path / "archive", packed(files)) is not None
-    assert is_pristine(store)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        b"nonsense",
-        b'{"manifests": 7}',
-        b'{"manifests": [7]}',
-        b'{"manifests": []}',
-        b'{"manifests": [{"digest": "sha256:../../../../etc/passwd"}]}',
-        b'{"manifests": [{"digest": 1}]}',
-        b'{"manifests": [{"platform": 7, "digest": "sha256:00"}]}',
-        b"[" * 100_000,
-    ],
-)
-def test_a_senseless_index_is_refused(store: Store, tmp_path: Path, text: bytes) -> None:
-    files = {**oci([tar([FINE])]), "index.json": text}
-    assert attempt(store, tmp_path / "archive", packed(files)) is not None
-    assert is_pristine(store)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"Env": 7}, {"Env": [7]}, {"Env": ["A=\0"]}, {"WorkingDir": "../.."}, {"WorkingDir": 7}, 7],
-)
-def test_senseless_settings_do_no_harm(store: Store, tmp_path: Path, settings: object) -> None:
-    files = oci([tar([FINE])], settings=settings)  # type: ignore[arg-type]
-    if attempt(store, tmp_path / "archive", packed(files)) is None:
-        store.remove("image")
-    assert is_pristine(store)
-
-
-def test_an_index_without_end_is_refused(store: Store, tmp_path: Path) -> None:
-    """One cannot contain its own digest, but an archive that is not checked could pretend."""
-    files = oci([tar([FINE])])
-    nested = files["index.json"]
-    for _ in range(50):
-        files[f"blobs/sha256/{digest(nested)}"] = nested
-        kind = b"application/vnd.oci.image.index.v1+json"
-        nested = b'{"manifests": [{"mediaType": "%s", "digest": "sha256:%s"}]}' % (
-            kind,
-            digest(nested).encode(),
-        )
-    files["index.json"] = nested
-    assert attempt(store, tmp_path / "archive", packed(files)) is not None
     assert is_pristine(store)
 
 
@@ -405,32 +252,14 @@ def test_a_header_that_is_none_is_refused(store: Store, tmp_path: Path) -> None:
     assert is_pristine(store)
 
 
-@pytest.mark.parametrize("kind", ["oci", "docker"])
-def test_another_architecture_is_refused(store: Store, tmp_path: Path, kind: str) -> None:
-    build = oci if kind == "oci" else docker_save
-    refused = attempt(
-        store, tmp_path / "archive", packed(build([tar([FINE])], architecture="s390x"))
-    )
-    assert "s390x" in str(refused)
-    assert is_pristine(store)
-
-
-def test_a_root_of_another_architecture_is_refused(store: Store, tmp_path: Path) -> None:
-    """A plain tar says nothing of it, but its programs do."""
-    program = b"\x7fELF\x02\x02\x01" + bytes(9) + b"\0\x02\0\x16" + bytes(100)  # s390x
-    refused = attempt(store, tmp_path / "archive", tar([entry("usr/bin/ls", program, mode=0o755)]))
-    assert refused is not None
-    assert is_pristine(store)
-
-
 @pytest.mark.parametrize("cut", [1, 511, 513, 1024, 1500, -700, -1])
 @pytest.mark.parametrize("kind", ["rootfs", "gzip", "oci"])
 def test_a_broken_off_archive_is_refused(store: Store, tmp_path: Path, kind: str, cut: int) -> None:
-    whole = tar([FINE, entry("big", os.urandom(4 * KIB))])
+    whole = tar([FINE, entry("big", os.urandom(4096))])
     if kind == "gzip":
         whole = gzip.compress(whole)
     elif kind == "oci":
-        whole = packed(oci([whole]))
+        whole = tar_of(oci(whole))
     # What ends a tar is two empty blocks, which many readers can do without.
     end = whole.rstrip(b"\0") if kind != "gzip" else whole
     assert attempt(store, tmp_path / "archive", end[:cut]) is not None
@@ -440,14 +269,4 @@ def test_a_broken_off_archive_is_refused(store: Store, tmp_path: Path, kind: str
 @pytest.mark.parametrize("data", [b"", b"x", b"x" * 5000, bytes(512), b"\x1f\x8b" + b"x" * 999])
 def test_what_is_no_archive_is_refused(store: Store, tmp_path: Path, data: bytes) -> None:
     assert attempt(store, tmp_path / "archive", data) is not None
-    assert is_pristine(store)
-
-
-def test_a_source_that_is_not_a_file_is_refused(store: Store, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(tmp_path / "socket"))
-        for name in ("missing", "socket", "."):
-            with pytest.raises(ImageError):
-                import_image(tmp_path / name, "image", store)
     assert is_pristine(store)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -13,17 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from rock_gym.errors import ImageError, ImageNotFound
+from rock_gym.errors import ImageError
 from rock_gym.images.archive import import_image
 from rock_gym.images.store import Store
-from tests.images.forge import entry, tar, write
+from tests.images.archives import write
+from tests.images.forge import entry, tar
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "data")
 
 
 def archive(path: Path, text: str, files: int = 50) -> Path:
@@ -55,16 +49,6 @@ def together(actions: list[Callable[[], object]]) -> None:
         thread.join()
     if errors:
         raise errors[0]
-
-
-def test_imports_of_one_name_make_one_of_them(store: Store, tmp_path: Path) -> None:
-    sources = [archive(tmp_path / str(number), f"text {number}") for number in range(4)]
-    together([lambda path=path: import_image(path, "same", store) for path in sources])  # type: ignore[misc]
-    assert len(texts(store, "same")) == 1
-    with store.draft("another"):
-        pass  # what was replaced is removed by the next change
-    assert len(os.listdir(store.root / "layers")) == 1
-    assert os.listdir(store.root / "drafts") == []
 
 
 def test_imports_of_many_names_do_not_disturb_each_other(store: Store, tmp_path: Path) -> None:
@@ -100,106 +84,11 @@ def test_processes_share_a_store(store: Store, tmp_path: Path) -> None:
     assert texts(store, "same") == {"text"}
 
 
-def test_a_killed_import_leaves_nothing_for_long(store: Store, tmp_path: Path) -> None:
-    """Its name stands for what it stood for, and what it has unpacked goes at the next use."""
-    import_image(archive(tmp_path / "old", "old"), "name", store)
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from rock_gym.images.store import Store\n"
-        "store = Store(Path(sys.argv[1]))\n"
-        "with store.draft('name') as draft:\n"
-        "    (draft.make() / 'half').write_text('half')\n"
-        "    print('half', flush=True); sys.stdin.read()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(store.root)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        assert len(os.listdir(store.root / "drafts")) == 1
-        # While it lives, others leave it alone.
-        import_image(archive(tmp_path / "other", "other"), "other", store)
-        assert len(os.listdir(store.root / "drafts")) == 1
-        process.send_signal(signal.SIGKILL)
-    assert texts(store, "name") == {"old"}
-    import_image(archive(tmp_path / "new", "new"), "name", store)
-    assert os.listdir(store.root / "drafts") == []
-    assert texts(store, "name") == {"new"}
-
-
 def test_a_failed_import_keeps_what_had_the_name(store: Store, tmp_path: Path) -> None:
     import_image(archive(tmp_path / "old", "old"), "name", store)
     with pytest.raises(ImageError):
         import_image(write(tmp_path / "bad", b"bad" * 1000), "name", store)
     assert texts(store, "name") == {"old"}
-
-
-def test_a_name_cut_short_by_a_power_cut_stands_for_nothing(store: Store, tmp_path: Path) -> None:
-    import_image(archive(tmp_path / "a", "a"), "a", store)
-    import_image(archive(tmp_path / "b", "b"), "b", store)
-    for text in ("", '{"format": 1', "\0" * 300):
-        next(
-            path for path in (store.root / "names").iterdir() if path.name.startswith("a")
-        ).write_text(text)
-        assert [image.name for image in store.list()] == ["b:latest"]
-        with pytest.raises(ImageNotFound):
-            store.get("a")
-        import_image(archive(tmp_path / "a", "a"), "a", store)
-        assert texts(store, "a") == {"a"}
-
-
-def test_another_version_of_the_format_is_told_of(store: Store, tmp_path: Path) -> None:
-    import_image(archive(tmp_path / "a", "a"), "a", store)
-    (path,) = (store.root / "names").iterdir()
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 999}))
-    with pytest.raises(ImageError, match="version"):
-        store.get("a")
-
-
-def test_layers_are_kept_for_as_long_as_they_are_held(store: Store, tmp_path: Path) -> None:
-    import_image(archive(tmp_path / "old", "old"), "name", store)
-    (layer,) = store.get("name").layers
-    held = store.hold(layer)
-    try:
-        with pytest.raises(ImageError, match="in use"):
-            store.remove("name")
-        import_image(archive(tmp_path / "new", "new"), "name", store)
-        import_image(archive(tmp_path / "new", "new"), "other", store)
-        assert {path.read_text() for path in Path(store.layer_path(layer)).iterdir()} == {"old"}
-    finally:
-        os.close(held)
-    store.remove("other")
-    assert not Path(store.layer_path(layer)).exists()
-    assert texts(store, "name") == {"new"}
-
-
-def test_a_layer_that_two_have_outlives_one(store: Store, tmp_path: Path) -> None:
-    source = archive(tmp_path / "archive", "text")
-    import_image(source, "one", store)
-    import_image(source, "two", store)
-    store.remove("one")
-    assert texts(store, "two") == {"text"}
-    store.remove("two")
-    assert os.listdir(store.root / "layers") == []
-
-
-@pytest.mark.parametrize(
-    "name", ["", "host", ".", "..", "../a", "/a", "a/../b", "a b", "a\0", "-a", "a" * 300]
-)
-def test_what_is_no_name_is_refused(store: Store, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="name"):
-        import_image(archive(tmp_path / "archive", "text"), name, store)
-    assert not store.root.exists() or not os.listdir(store.root / "layers")
-
-
-def test_the_store_is_closed_to_others(store: Store, tmp_path: Path) -> None:
-    """Also one that somebody has opened by accident."""
-    store.root.mkdir(parents=True, mode=0o755)
-    import_image(archive(tmp_path / "archive", "text"), "name", store)
-    assert store.root.stat().st_mode & 0o077 == 0
 
 
 FULL = """
