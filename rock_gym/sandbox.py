@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rock_gym.backends import get_backend
-from rock_gym.backends.base import Backend, Container, Statistics
+from rock_gym.backends.base import Backend, CommittedImage, Container, Statistics
 from rock_gym.commands import Commands
 from rock_gym.errors import SandboxLost, SpecError
 from rock_gym.files import Files
@@ -188,6 +188,23 @@ class Sandbox(Commands, Files):
         """
         self._life.check_running()
         return self._container.statistics()
+
+    def commit(self, name: str) -> CommittedImage:
+        """Make an image of its files as they are now; it goes on running.
+
+        Args:
+            name: What the image is called, in the place of another one of that name. Others are
+                started from it: ``Sandbox.start(name)``.
+
+        Raises:
+            SpecError: If it is not a name, or its own image is ``host``, which nothing can be
+                based on.
+            ImageError: If the image could not be made.
+            SandboxLost: If it died.
+            SandboxClosed: If it was stopped.
+        """
+        with self._life.using():
+            return self._container.commit(name)
 
     def set_idle_timeout(self, idle_timeout: float | None) -> None:
         """Have it stopped when nobody has used it for so many seconds; None for never."""

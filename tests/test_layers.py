@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "rock_gym"
 # Lower first. Parts of one tier know nothing of each other; within a part anything goes but cycles.
 TIERS = (
     ("_version", "errors", "memory"),
-    ("spec",),
+    ("spec", "images"),
     ("backends",),
     ("output", "status"),
     ("shell",),
@@ -30,7 +30,8 @@ TIERS = (
     ("fanout",),
     ("pool", "gem", "console"),
     ("default_pools",),
-    ("envs",),
+    ("envs", "cli_output"),
+    ("cli_image",),
     ("registration", "server", "cli", "adapters"),
     ("__init__", "__main__"),
 )
