@@ -27,6 +27,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import vector_rows  # noqa: E402
+
 FLOORS = Path(__file__).with_name("floors.py")
 GAME = "game:GuessTheNumber-v0-hard"
 ACTION = "\\boxed{1}"
@@ -391,6 +395,9 @@ def verdict(entry: Row, ours: float, floor: float) -> str:
     }[entry.against]
     mark = "met" if value <= entry.bar else "**missed**"
     return f"{value:.3g}{unit}, at most {entry.bar:g}: {mark}"
+
+
+vector_rows.add_rows(row, Samples)
 
 
 def line(entry: Row, samples: Samples) -> str:

@@ -230,6 +230,8 @@ class SandboxVectorEnv(AsyncHalves, VectorEnv[Any, Any, Any]):
         self._check_idle("step")
         self.send(actions)
         ready, count = self._ready, self.num_envs
+        # Processes take their turns about in the order in which they were woken.
+        self._poller.linger(count - 1)
         self._gather(lambda: len(ready) == count)
         return self._take(range(count))
 
