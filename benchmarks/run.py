@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import vector_rows  # noqa: E402
+from benchmarks import vector_rows
 
 FLOORS = Path(__file__).with_name("floors.py")
 GAME = "game:GuessTheNumber-v0-hard"

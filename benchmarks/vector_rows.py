@@ -120,7 +120,7 @@ def lockstep(gem_id: str, number: int) -> Callable[[int], tuple[list[float], lis
 def alternate(
     ours: Callable[[], float], floor: Callable[[], float], count: int
 ) -> tuple[list[float], list[float]]:
-    """Sample both in turns of ten steps, so that each finds its own processes' caches as it would."""
+    """Sample both in turns of ten steps, so that each finds caches as it would alone."""
     taken: tuple[list[float], list[float]] = ([], [])
     turn = min(10, count)
     for number in range(-2, max(1, count // turn)):

@@ -131,7 +131,8 @@ class GemPlayer:
         worker = self._worker
         assert worker is not None
         try:
-            worker.send_step(action)
+            # A subclass of str, as numpy's is, is no value that can be sent.
+            worker.send_step(action if type(action) is str else str(action))
         except RockGymError as error:
             return Fault(error)
         if self._listening[0] is None:

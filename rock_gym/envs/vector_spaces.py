@@ -104,6 +104,8 @@ def make_batcher(single: Space[Any], copy: bool) -> Callable[[list[Any]], Any]:
 
     def batch(observations: list[Any]) -> Any:
         count = len(observations)
+        if count == 0:
+            return create_empty_array(single, n=0, fn=np.zeros)
         if copy or count not in buffers:
             buffers[count] = create_empty_array(single, n=count, fn=np.zeros)
         batched = concatenate(single, observations, buffers[count])
