@@ -215,6 +215,36 @@ def external_apart(count: int) -> Samples:
     return in_session("/bin/true", count, apart=True)
 
 
+@row(
+    "100 MB upload",
+    floor="`cp` of the same file",
+    count=10,
+    bar=1.5,
+    against="ratio",
+    unit="ms",
+)
+def upload(count: int) -> Samples:
+    from benchmarks import file_rows
+
+    with file_rows.upload() as (ours, floor):
+        return take_turns(ours, floor, count)
+
+
+@row(
+    "100 MB download",
+    floor="`cp` of the same file",
+    count=10,
+    bar=1.5,
+    against="ratio",
+    unit="ms",
+)
+def download(count: int) -> Samples:
+    from benchmarks import file_rows
+
+    with file_rows.download() as (ours, floor):
+        return take_turns(ours, floor, count)
+
+
 # GEM
 
 

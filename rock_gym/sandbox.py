@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -68,6 +69,7 @@ class Sandbox(Commands, Files):
         self._life = Life(container)
         self._life.enter("running", "started")
         self._idle_timeout: float | None = None
+        self._owner = os.getpid()
         self._on_leave: Callable[[Sandbox], None] | None = None
 
     @classmethod
@@ -279,8 +281,8 @@ class Sandbox(Commands, Files):
     def __del__(self) -> None:
         # An instance whose constructor raised has no life.
         life = getattr(self, "_life", None)
-        if life is None or life.state == "deleted":
-            return
+        if life is None or life.state == "deleted" or self._owner != os.getpid():
+            return  # a forked child's copy is not the child's to end
         self._container.kill()
         for named in self._sessions.values():
             named.shell.close()
