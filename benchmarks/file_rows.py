@@ -1,25 +1,28 @@
-"""Files in and out of a sandbox, beside ``cp``: what rows of ``run.py`` measure."""
+"""What files in and out of a sandbox cost, beside ``cp`` of the same file."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.run import timed
-from rock_gym import Sandbox
+from benchmarks.table import Samples, row, take_turns, timed
+
+if TYPE_CHECKING:
+    from rock_gym import Sandbox
 
 _MEGABYTES = 100
-
-Measures = tuple[Callable[[], float], Callable[[], float]]
 
 
 @contextmanager
 def _prepared() -> Iterator[tuple[Sandbox, Path]]:
     """A sandbox, and a directory with a file to copy."""
+    from rock_gym import Sandbox
+
     # In memory on both sides: the moods of a disk are not what is measured.
     with (
         tempfile.TemporaryDirectory(dir="/dev/shm") as directory,
@@ -37,21 +40,33 @@ def _cp(directory: Path) -> float:
     return timed(lambda: subprocess.run(["cp", directory / "file", copy], check=True))
 
 
-@contextmanager
-def upload() -> Iterator[Measures]:
-    """Seconds for a file into a sandbox, and for ``cp``."""
+@row(
+    "100 MB upload",
+    floor="`cp` of the same file",
+    count=10,
+    bar=1.5,
+    against="ratio",
+    unit="ms",
+)
+def upload(count: int) -> Samples:
     with _prepared() as (sandbox, directory):
 
         def ours() -> float:
             sandbox.execute("rm -f file")
             return timed(lambda: sandbox.upload(directory / "file", "file"))
 
-        yield ours, lambda: _cp(directory)
+        return take_turns(ours, lambda: _cp(directory), count)
 
 
-@contextmanager
-def download() -> Iterator[Measures]:
-    """Seconds for a file out of a sandbox, and for ``cp``."""
+@row(
+    "100 MB download",
+    floor="`cp` of the same file",
+    count=10,
+    bar=1.5,
+    against="ratio",
+    unit="ms",
+)
+def download(count: int) -> Samples:
     with _prepared() as (sandbox, directory):
         sandbox.upload(directory / "file", "file")
 
@@ -59,4 +74,4 @@ def download() -> Iterator[Measures]:
             (directory / "back").unlink(missing_ok=True)
             return timed(lambda: sandbox.download("file", directory / "back"))
 
-        yield ours, lambda: _cp(directory)
+        return take_turns(ours, lambda: _cp(directory), count)

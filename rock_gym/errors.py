@@ -3,6 +3,7 @@
 RockGymError
 ├── SpecError               what was asked for makes no sense (also a ValueError)
 ├── ImageNotFound           no image of that name here
+├── ImageError              an image could not be imported, removed, committed or exported
 ├── BackendUnavailable      this machine cannot run that kind of sandbox
 ├── StartFailed             a sandbox did not come up
 ├── SandboxLost             a running sandbox died under us
@@ -31,6 +32,7 @@ __all__ = [
     "EnvError",
     "EnvUnavailable",
     "FileError",
+    "ImageError",
     "ImageNotFound",
     "PoolClosed",
     "PoolExhausted",
@@ -90,6 +92,10 @@ class SpecError(RockGymError, ValueError):
 
 class ImageNotFound(RockGymError):
     """Raised when no image of that name is here; names what would supply it."""
+
+
+class ImageError(RockGymError):
+    """Raised when an image could not be imported, removed, committed or exported; says why."""
 
 
 class BackendUnavailable(RockGymError):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rock_gym.backends import get_backend
-from rock_gym.backends.base import Backend, Container, Statistics
+from rock_gym.backends.base import Backend, CommittedImage, Container, Statistics
 from rock_gym.commands import Commands
 from rock_gym.errors import SandboxLost, SpecError
 from rock_gym.files import Files
@@ -69,8 +69,8 @@ class Sandbox(Commands, Files):
         self._life = Life(container)
         self._life.enter("running", "started")
         self._idle_timeout: float | None = None
-        self._owner = os.getpid()
         self._on_leave: Callable[[Sandbox], None] | None = None
+        self._owner = os.getpid()
 
     @classmethod
     def start(
@@ -189,6 +189,23 @@ class Sandbox(Commands, Files):
         self._life.check_running()
         return self._container.statistics()
 
+    def commit(self, name: str) -> CommittedImage:
+        """Make an image of its files as they are now; it goes on running.
+
+        Args:
+            name: What the image is called, in the place of another one of that name. Others are
+                started from it: ``Sandbox.start(name)``.
+
+        Raises:
+            SpecError: If it is not a name, or its own image is ``host``, which nothing can be
+                based on.
+            ImageError: If the image could not be made.
+            SandboxLost: If it died.
+            SandboxClosed: If it was stopped.
+        """
+        with self._life.using():
+            return self._container.commit(name)
+
     def set_idle_timeout(self, idle_timeout: float | None) -> None:
         """Have it stopped when nobody has used it for so many seconds; None for never."""
         self._idle_timeout = check_timeout(idle_timeout)
@@ -211,7 +228,7 @@ class Sandbox(Commands, Files):
 
         Its sessions end, and what waits for a command gets a SandboxClosed. Twice is fine.
         """
-        if self._life.enter("stopped", "stop() was called"):
+        if self._is_ours() and self._life.enter("stopped", "stop() was called"):
             self._end_processes()
 
     def _end_processes(self) -> None:
@@ -255,9 +272,19 @@ class Sandbox(Commands, Files):
     def delete(self) -> None:
         """End it and free its files. Nothing can be done with it any more. Twice is fine."""
         self._life.enter("deleted", "delete() was called")
+        if not self._is_ours():
+            return
         self._container.kill()
         self._close_sessions()
         idle_timer.forget(self)
+
+    def _is_ours(self) -> bool:
+        """Whether it was started by this process, and not by one that this was forked from."""
+        return self._owner == os.getpid()
+
+    def _retire(self) -> None:
+        """Refuse all further use; its pool calls ``delete`` when it gets to it."""
+        self._life.enter("deleted", "it was released")
 
     def release(self) -> None:
         """Give it back to its pool, or delete it when it has none. Twice is fine."""
@@ -281,8 +308,8 @@ class Sandbox(Commands, Files):
     def __del__(self) -> None:
         # An instance whose constructor raised has no life.
         life = getattr(self, "_life", None)
-        if life is None or life.state == "deleted" or self._owner != os.getpid():
-            return  # a forked child's copy is not the child's to end
+        if life is None or life.state == "deleted" or not self._is_ours():
+            return
         self._container.kill()
         for named in self._sessions.values():
             named.shell.close()

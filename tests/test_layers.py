@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "rock_gym"
 
 # Lower first. Parts of one tier know nothing of each other; within a part anything goes but cycles.
 TIERS = (
-    ("_version", "errors"),
-    ("spec",),
+    ("_version", "errors", "memory"),
+    ("spec", "images"),
     ("backends",),
     ("output", "status"),
     ("shell",),
@@ -26,8 +26,12 @@ TIERS = (
     ("session",),
     ("commands", "files"),
     ("sandbox",),
+    ("stock",),
+    ("fanout",),
     ("pool", "gem", "console"),
-    ("envs",),
+    ("default_pools",),
+    ("envs", "cli_output"),
+    ("cli_image",),
     ("registration", "server", "cli", "adapters"),
     ("__init__", "__main__"),
 )

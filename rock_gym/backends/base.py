@@ -102,6 +102,19 @@ class Entry:
     target: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class CommittedImage:
+    """An image that was made of a sandbox.
+
+    Attributes:
+        name: What sandboxes are started of it by.
+        size_bytes: What it holds, the image it is based on included.
+    """
+
+    name: str
+    size_bytes: int
+
+
 class Process(Protocol):
     """A live process in a container.
 
@@ -415,6 +428,19 @@ class Container(Protocol):
         """Tell which limits it is at right now: ``"pids"``, ``"disk"``, both or none.
 
         For limits that nobody counts hits of. Asked only after something has failed; never raises.
+        """
+
+    def commit(self, name: str) -> CommittedImage:
+        """Make an image of its files as they are now, under a name; it goes on running.
+
+        The image takes the place of another one of that name. A file that is written to meanwhile
+        may be in it half written.
+
+        Raises:
+            SpecError: If the name is none, or its own image is one that nothing can be based on.
+            ImageError: If the image could not be made.
+            SandboxLost: If the container has died.
+            SandboxClosed: If the container was killed by us.
         """
 
     def is_alive(self) -> bool:

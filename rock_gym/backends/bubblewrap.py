@@ -6,6 +6,7 @@ side; what happens on the other side of the socket is in ``launcher/``.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -18,15 +19,18 @@ import threading
 import weakref
 from typing import Any
 
-from rock_gym.backends import host
+from rock_gym.backends import host, imaged
 from rock_gym.backends.base import Capabilities
 from rock_gym.backends.container import DEFAULT_PIDS, BubblewrapContainer, await_start
 from rock_gym.backends.launch import Launcher
+from rock_gym.backends.plan import Plan
 from rock_gym.errors import (
     BackendUnavailable,
     ImageNotFound,
     SpecError,
 )
+from rock_gym.images import Store
+from rock_gym.images.uses import Uses
 from rock_gym.spec import SandboxSpec
 
 _log = logging.getLogger("rock_gym")
@@ -44,6 +48,9 @@ _OWN_PIDS = 3
 # or container manager hands out. Drawn at random, as owners do not know of each other.
 _KUIDS = range(0x7000_0000, 0x7FFF_0000)
 
+# The beginnings of ranges of 65536 ids for sandboxes of images, above what anybody else uses.
+_KUID_RANGES = range(0x8000_0000, 0xFFFE_0000, 0x1_0000)
+
 
 class BubblewrapBackend:
     """Starts sandboxes with bwrap. See ``Backend``."""
@@ -54,6 +61,7 @@ class BubblewrapBackend:
         self._capabilities: Capabilities | None = None
         self._lock = threading.Lock()
         self._launcher: Launcher | None = None
+        self._uses = Uses()
         self._containers: weakref.WeakSet[BubblewrapContainer] = weakref.WeakSet()
 
     @property
@@ -85,28 +93,44 @@ class BubblewrapBackend:
             )
         _tmpfs_sizes(spec)
         if spec.image not in (None, "host"):
-            raise ImageNotFound(
-                f"no embedded image {spec.image!r}; use image='host', or backend='docker' with "
-                "an image of the engine"
-            )
+            self._plan(spec)
 
     def start(
         self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0
     ) -> BubblewrapContainer:
         """Start a sandbox; see ``Backend.start``."""
         self.check(spec)
-        plan = host.host_plan(spec.read_only)
-        limits = _group_limits(spec, self.capabilities)
-        request = _start_request(plan, spec, limits)
-        sock = self._running_launcher().start(request, plan.key, plan.template)
-        try:
+        with contextlib.ExitStack() as stack:
+            plan = self._plan(spec)
+            held = self._hold(plan)
+            stack.callback(self._uses.release, held)
+            request = _start_request(plan, spec, _group_limits(spec, self.capabilities))
+            sock = self._running_launcher().start(request, plan.key, plan.template)
+            stack.callback(sock.close)
             reply = await_start(sock, sandbox_id, timeout_s)
-        except BaseException:
-            sock.close()
-            raise
-        container = BubblewrapContainer(sandbox_id, sock, reply, request["kuid"], plan, spec)
+            container = BubblewrapContainer(sandbox_id, sock, reply, request["kuid"], plan, spec)
+            stack.pop_all()
+        container.freed = weakref.finalize(container, self._uses.release, held)
         self._containers.add(container)
         return container
+
+    def _plan(self, spec: SandboxSpec) -> Plan:
+        if spec.image in (None, "host"):
+            return host.host_plan(spec.read_only)
+        if spec.read_only:
+            raise SpecError("read_only directories can be shown in image='host' only")
+        return imaged.image_plan(str(spec.image), Store())
+
+    def _hold(self, plan: Plan) -> tuple[str, ...]:
+        """Keep an image from being removed while a sandbox of it runs."""
+        if plan.image is None:
+            return ()
+        try:
+            return self._uses.hold(Store(), plan.image.layers)
+        except FileNotFoundError as error:
+            raise ImageNotFound(
+                f"image {plan.image.name!r} was removed or replaced just now; try again"
+            ) from error
 
     def _running_launcher(self) -> Launcher:
         with self._lock:
@@ -126,18 +150,28 @@ class BubblewrapBackend:
             launcher.close()
 
 
-def _start_request(plan: host.Plan, spec: SandboxSpec, limits: dict[str, float]) -> dict[str, Any]:
+def _start_request(plan: Plan, spec: SandboxSpec, limits: dict[str, float]) -> dict[str, Any]:
     size, shm_size = _tmpfs_sizes(spec)
-    return {
+    request = {
         "argv": [_find_bwrap(), *plan.argv],
-        "kuid": random.SystemRandom().choice(_KUIDS) if os.geteuid() == 0 else None,
+        "kuid": _draw_kuid(plan) if os.geteuid() == 0 else None,
         "size": size,
-        "identity": {"uid": host.UID, "gid": host.GID, "rlimits": _rlimits(spec, limits)},
+        "identity": {**vars(plan.identity), "rlimits": _rlimits(spec, limits)},
         "limits": limits,
         "shm_size": shm_size,
         "writable": plan.writable,
         "late": plan.late,
+        "run_dir": plan.run_dir,
     }
+    if plan.layers:
+        request["layers"] = len(plan.layers)
+    return request
+
+
+def _draw_kuid(plan: Plan) -> int:
+    if plan.layers:
+        return random.SystemRandom().choice(_KUID_RANGES)
+    return random.SystemRandom().choice(_KUIDS)
 
 
 def _tmpfs_sizes(spec: SandboxSpec) -> tuple[int, int]:

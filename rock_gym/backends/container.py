@@ -9,14 +9,15 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, TypeVar
 
-from rock_gym.backends import host
-from rock_gym.backends.base import FileWriter, LimitHits, Statistics
+from rock_gym.backends.base import CommittedImage, FileWriter, LimitHits, Statistics
 from rock_gym.backends.figures import Figures
 from rock_gym.backends.files import DescriptorWriter
+from rock_gym.backends.imaged import commit_image
 from rock_gym.backends.launch import owned_pair, receive_reply, send_request
+from rock_gym.backends.plan import Plan
 from rock_gym.backends.process import PipeProcess
 from rock_gym.backends.streams import Streams
 from rock_gym.backends.terminal import PipeTerminal
@@ -24,6 +25,7 @@ from rock_gym.backends.trees import DescriptorTreeReader, DescriptorTreeWriter
 from rock_gym.errors import (
     BackendUnavailable,
     FileError,
+    ImageError,
     SandboxClosed,
     SandboxLost,
     StartFailed,
@@ -42,28 +44,29 @@ _T = TypeVar("_T")
 class BubblewrapContainer:
     """A running sandbox. See ``Container``."""
 
-    workdir = host.WORK
-    run_dir = host.RUN
-    script_dir = host.SCRIPTS
-
     def __init__(
         self,
         sandbox_id: str,
         sock: socket.socket,
         reply: dict[str, Any],
         kuid: int | None,
-        plan: host.Plan,
+        plan: Plan,
         spec: SandboxSpec,
     ) -> None:
         self.id = sandbox_id
         self.kuid = kuid
+        self.workdir = plan.workdir
+        self.run_dir = plan.run_dir
+        self.script_dir: str | None = plan.script_dir
         self.shell = plan.shell
         self.environ: Mapping[str, str] = {**plan.environ, **dict(spec.env)}
         self._spec = spec
+        self._plan = plan
         self._sock = sock
         self._lock = threading.Lock()
         self._restarting = threading.Lock()
         self._killed = False
+        self.freed: Callable[[], object] = lambda: None
         self._begin(reply)
 
     def _begin(self, reply: dict[str, Any]) -> None:
@@ -133,7 +136,7 @@ class BubblewrapContainer:
             "start": None,
             "size": [rows, columns],
         }
-        status, _, fds = self._ask(request, cwd)
+        status, fds = self._ask_for_file(request, cwd)
         try:
             # The terminal is there; now for the program.
             reply, _ = self._answer(status, request, cwd)
@@ -144,13 +147,13 @@ class BubblewrapContainer:
 
     def open_read(self, path: str) -> IO[bytes]:
         """Open a regular file; see ``Container.open_read``."""
-        status, _, fds = self._ask({"op": "read", "path": path})
+        status, fds = self._ask_for_file({"op": "read", "path": path})
         status.close()
         return os.fdopen(fds[0], "rb", buffering=0)
 
     def open_write(self, path: str, *, mode: int | None = None) -> FileWriter:
         """Begin a file; see ``Container.open_write``."""
-        status, _, fds = self._ask({"op": "write", "path": path, "mode": mode})
+        status, fds = self._ask_for_file({"op": "write", "path": path, "mode": mode})
         return DescriptorWriter(fds[0], status, path, self.id)
 
     def read_tree(self, path: str) -> DescriptorTreeReader:
@@ -183,6 +186,19 @@ class BubblewrapContainer:
         reply, received = self._answer(ours, request, cwd)
         return ours, reply, received
 
+    def _ask_for_file(
+        self, request: dict[str, Any], cwd: str | None = None
+    ) -> tuple[socket.socket, list[int]]:
+        """Ask for a descriptor. A process inside opens it, and may be killed before it does."""
+        sock, _, fds = self._ask(request, cwd)
+        if fds:
+            return sock, fds
+        sock.close()
+        if not self.is_alive():
+            raise self._error("", {})
+        path = request.get("path") or request["argv"][0]
+        raise self._error(path, {"error": "EINTR", "text": "what opens it was killed; try again"})
+
     def _answer(
         self, sock: socket.socket, request: dict[str, Any], cwd: str | None
     ) -> tuple[dict[str, Any], list[int]]:
@@ -205,11 +221,16 @@ class BubblewrapContainer:
     def _send(self, request: dict[str, Any], fds: Sequence[int]) -> None:
         # A packet is sent whole, so requests of several threads do not mix. The lock is for the
         # descriptor, which kill() closes.
+        with self._sending():
+            send_request(self._sock, request, fds)
+
+    @contextlib.contextmanager
+    def _sending(self) -> Iterator[None]:
         with self._lock:
             if self._killed or self._stopped:
                 raise SandboxClosed("the sandbox was stopped", sandbox_id=self.id)
             try:
-                send_request(self._sock, request, fds)
+                yield
             except OSError as error:
                 raise self._lost() from error
 
@@ -230,6 +251,24 @@ class BubblewrapContainer:
         return SandboxLost(
             f"the sandbox is gone: {why}; start or acquire another one", sandbox_id=self.id
         )
+
+    def commit(self, name: str) -> CommittedImage:
+        """Make an image of it; see ``Container.commit``."""
+        return commit_image(name, self._plan, self._copy_written)
+
+    def _copy_written(self, target: int) -> int:
+        """Have what it has written copied to a directory, and return the size of the files."""
+        ours, theirs = owned_pair()
+        with ours:
+            with theirs, self._sending():
+                socket.send_fds(self._sock, [b"commit"], [theirs.fileno(), target])
+            # It has no limit: it is bounded by the size of the disk, and ends with the sandbox.
+            reply, _ = receive_reply(ours, None)
+        if not reply:
+            raise self._error(self.workdir, {"error": "lost"})
+        if "error" in reply:
+            raise ImageError(f"the sandbox cannot be committed: {reply['error']}")
+        return int(reply["size"])
 
     def statistics(self) -> Statistics:
         """Tell what it uses; see ``Container.statistics``."""
@@ -318,6 +357,7 @@ class BubblewrapContainer:
         self._wait_gone()
         with self._restarting, self._lock:
             self._sock.close()
+        self.freed()
 
     def _wait_gone(self) -> None:
         # By a descriptor of its own: another thread may close the socket meanwhile, and its number

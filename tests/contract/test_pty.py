@@ -38,8 +38,9 @@ def read_all(pty: Any) -> str:
 def test_a_shell(sandbox: Any) -> None:
     """An interactive one, on a terminal of the sandbox's own."""
     with sandbox.open_pty() as pty:
-        pty.write(b"echo $((6 * 7)) on $(tty) with $-\n")
-        read_until(pty, r"42 on /dev/pts/\d+ with \w*i\w*\r\n")
+        pty.write(b"echo $((6 * 7)) on $(tty); echo $-\n")
+        # The i of the last line is for interactive.
+        read_until(pty, r"42 on /dev/pts/\d+\r\n\w*i\w*\r\n")
         pty.write(b"exit 7\n")
         while pty.read():
             pass

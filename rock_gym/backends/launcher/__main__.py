@@ -29,8 +29,10 @@ import sys
 from collections.abc import Callable
 
 import cgroups
+import commit
 import inside
 import linux
+import overlay
 import stage
 from packets import load, receive
 
@@ -85,6 +87,7 @@ class Sandbox:
         self.pipes: dict[str, int] = {}
         self.mounts = -1  # the namespace that holds its files, once it has come up
         self.group: cgroups.Group | None = None
+        self.user_namespace = -1  # of the ids of a sandbox of an image that root starts
         self.unwanted = False  # its owner has closed its end
 
     def doors(self) -> list[str]:
@@ -123,13 +126,14 @@ class Launcher:
         self.handlers: dict[int, Callable[[], None]] = {}
         self.sandboxes: dict[int, Sandbox] = {}  # by the pid of bwrap
         self.processes: dict[int, Joined] = {}  # by pid
+        self.helpers: set[int] = set()  # children that are at something by themselves
         self.without_spare: dict[int, Sandbox] = {}  # by the pid of bwrap
         # The way back to our own process namespace. Only root may take it.
         self.own_pids = -1
         if os.geteuid() == 0:
             self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.control = control
-        self.seccomp = b""
+        self.seccomp: dict[str, bytes] = {}
         self.plans: dict[str, dict] = {}
         self.templates: dict[str, stage.Template] = {}
         self.cgroups: cgroups.Cgroups | None = None
@@ -174,7 +178,7 @@ class Launcher:
             sys.exit(0)
         request = load(data, fds)
         if request["op"] == "seccomp":
-            self.seccomp = bytes.fromhex(request["program"])
+            self.seccomp[request["key"]] = bytes.fromhex(request["program"])
             return
         if request["op"] == "plan":
             self.plans[request["key"]] = request["plan"]
@@ -203,16 +207,21 @@ class Launcher:
         if limits and sandbox.group is None:
             sandbox.group = self.groups().create(limits)
             self.with_groups.add(sandbox)
+        kuid = sandbox.request["kuid"]
+        if kuid is not None and "layers" in sandbox.request and sandbox.user_namespace < 0:
+            sandbox.user_namespace = overlay.make_user_namespace(kuid)
         names = ("stdin", "ready", "stderr")
         pipes = {name: os.pipe() for name in names}
         seccomp = os.memfd_create("seccomp")  # bwrap reads it to its end, so each has its own
-        os.write(seccomp, self.seccomp)
+        os.write(seccomp, self.seccomp[sandbox.request["identity"]["seccomp"]])
         os.lseek(seccomp, 0, os.SEEK_SET)
         theirs = [pipes["stdin"][0], pipes["ready"][1], pipes["stderr"][1], seccomp]
+        bwraps = [*theirs, sandbox.user_namespace] if sandbox.user_namespace >= 0 else theirs
         sandbox.bwrap = os.fork()
         if sandbox.bwrap == 0:
-            place = stage.Place(template, sandbox.mounts, sandbox.doors())
-            stage.run_bwrap(sandbox.request, place, theirs)
+            namespace = sandbox.user_namespace
+            place = stage.Place(template, sandbox.mounts, sandbox.doors(), namespace)
+            stage.run_bwrap(sandbox.request, place, bwraps)
         for fd in theirs:
             os.close(fd)
         sandbox.pipes = {name: pipes[name][0] for name in names[1:]}
@@ -267,12 +276,29 @@ class Launcher:
         if data == b"stop":
             self.kill(sandbox)
             return
+        if data == b"commit":
+            self.commit(sandbox, fds)
+            return
         if data == b"restart":
             self.restart(sandbox, socket.socket(fileno=fds[0]))
             return
         self.assign(sandbox, data, fds)
         if sandbox.bwrap in self.sandboxes:
             self.without_spare[sandbox.bwrap] = sandbox
+
+    def commit(self, sandbox: Sandbox, fds: list[int]) -> None:
+        """Have another process copy what the sandbox has written; it tells the owner."""
+        sock, target = socket.socket(fileno=fds[0]), fds[1]
+        try:
+            pid = os.fork()
+            if pid == 0:
+                commit.run(sandbox.mounts, target, sock, sandbox.request)
+            self.helpers.add(pid)
+        except OSError as error:
+            send(sock, {"error": str(error)})
+        finally:
+            os.close(target)
+            sock.close()
 
     def restart(self, sandbox: Sandbox, sock: socket.socket) -> None:
         """Start a sandbox that has ended over the files that it had; talk over another socket."""
@@ -304,7 +330,8 @@ class Launcher:
             identity = sandbox.request["identity"]
             # Before all else: what it costs to join is the sandbox's.
             doors = sandbox.doors()
-            inside.join(identity, sandbox.init_fd, theirs, their_report, self.seccomp, doors)
+            seccomp = self.seccomp[identity["seccomp"]]
+            inside.join(identity, sandbox.init_fd, theirs, their_report, seccomp, doors)
         theirs.close()
         os.close(their_report)
         sandbox.spare = spare
@@ -391,6 +418,7 @@ class Launcher:
                 if self.cgroups is not None:
                     self.cgroups.retry()
                 return
+            self.helpers.discard(pid)
             if pid in self.sandboxes:
                 self.without_spare.pop(pid, None)
                 self.end(self.sandboxes.pop(pid), status)
@@ -417,7 +445,7 @@ class Launcher:
     def kill_strays(self) -> None:
         """Kill what a bwrap left that failed: a child that waits for it for ever, now ours."""
         for pid in children_of(os.getpid()):
-            if pid not in self.sandboxes and pid not in self.processes:
+            if pid not in (*self.sandboxes, *self.processes, *self.helpers):
                 os.kill(pid, signal.SIGKILL)
 
     def kill(self, sandbox: Sandbox) -> None:
@@ -452,6 +480,9 @@ class Launcher:
         if sandbox.mounts >= 0:
             os.close(sandbox.mounts)
             sandbox.mounts = -1
+        if sandbox.user_namespace >= 0:
+            os.close(sandbox.user_namespace)
+            sandbox.user_namespace = -1
         if sandbox.group is not None and self.cgroups is not None:
             self.cgroups.discard(sandbox.group)
             self.with_groups.discard(sandbox)

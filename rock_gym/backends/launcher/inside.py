@@ -40,7 +40,7 @@ def join(
     """Join, wait for a request and serve it. Never returns; what goes wrong is reported.
 
     Args:
-        identity: Who to be inside: user, group and limits.
+        identity: Who to be inside: user, group, capabilities and limits.
         pidfd: The sandbox's init.
         sock: Where the request comes from.
         report: Where to tell what happens, one JSON object a line.
@@ -97,11 +97,12 @@ def _confine(identity: dict, seccomp: bytes) -> None:
     linux.adopt_orphans()
     for name, limit in identity["rlimits"]:
         resource.setrlimit(getattr(resource, name), (limit, limit))
-    linux.drop_bounding_set()
+    capabilities = identity["capabilities"]
+    linux.drop_bounding_set(keep=capabilities)
     gid, uid = identity["gid"], identity["uid"]
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    linux.set_capabilities(0)
+    linux.set_capabilities(capabilities)
     linux.forbid_new_privileges()
     linux.forbid_inspection()
     linux.install_seccomp(seccomp)
