@@ -7,6 +7,7 @@ What is handed on is all of it; what a result keeps is bounded as ever.
 from __future__ import annotations
 
 import codecs
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -112,6 +113,7 @@ class CommandStream:
         check: bool,
     ) -> None:
         self.result: CommandResult | None = None
+        self._owner = os.getpid()
         self._command = command
         self._timeout_s = timeout_s
         self._check = check
@@ -204,5 +206,5 @@ class CommandStream:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_process", None) is not None:
+        if getattr(self, "_process", None) is not None and self._owner == os.getpid():
             self.close()

@@ -1,0 +1,118 @@
+"""``rock-gym shell``: a terminal here, connected with one in a sandbox."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.conftest import required, why_unusable
+
+COMMAND = [sys.executable, "-m", "rock_gym", "shell", "--backend", "bubblewrap"]
+
+
+@pytest.fixture(autouse=True)
+def _needs_sandboxes() -> None:
+    reason = why_unusable("bubblewrap")
+    if reason and "bubblewrap" not in required():
+        pytest.skip(reason)
+
+
+class Terminal:
+    """Somebody at a terminal who runs a command on it."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.master, slave = pty.openpty()
+        self.resize(30, 90)
+        self.before = termios.tcgetattr(slave)
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        )
+        self.slave = slave
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def read_until(self, pattern: str, timeout: float = 20.0) -> str:
+        text = ""
+        deadline = time.monotonic() + timeout
+        while not re.search(pattern, text):
+            ready, _, _ = select.select([self.master], [], [], max(0, deadline - time.monotonic()))
+            assert ready, f"no {pattern!r} in {text!r}"
+            text += os.read(self.master, 65536).decode()
+        return text
+
+
+@contextmanager
+def terminal(*words: str) -> Iterator[Terminal]:
+    opened = Terminal([*COMMAND, *words])
+    try:
+        yield opened
+    finally:
+        opened.process.kill()
+        opened.process.wait()
+        os.close(opened.master)
+        os.close(opened.slave)
+
+
+def test_a_shell_and_its_exit_code() -> None:
+    with terminal() as mine:
+        mine.type("echo $((6*7)) $HOME $(stty size)\n")
+        mine.read_until(r"42 /home/user 30 90\r\n")
+        mine.type("exit 7\n")
+        assert mine.process.wait(20) == 7
+        assert termios.tcgetattr(mine.slave) == mine.before, "the terminal is as it was"
+
+
+def test_keys_go_to_the_sandbox() -> None:
+    """Ctrl-C ends what runs in there, not the command here."""
+    heed = "trap 'echo heard; exit 5' INT; echo rea''dy; while :; do sleep 0.02; done"
+    with terminal("--", "sh", "-c", heed) as mine:
+        mine.read_until(r"ready\r\n")
+        mine.type("\x03")
+        mine.read_until(r"heard\r\n")
+        assert mine.process.wait(20) == 5
+
+
+def test_the_size_follows() -> None:
+    follow = "trap 'echo now $(stty size)' WINCH; echo rea''dy; while :; do sleep 0.02; done"
+    with terminal("--", "sh", "-c", follow) as mine:
+        mine.read_until(r"ready\r\n")
+        mine.resize(44, 111)
+        mine.process.send_signal(signal.SIGWINCH)
+        mine.read_until(r"now 44 111\r\n")
+
+
+def test_without_a_terminal() -> None:
+    """What is piped in is typed, and its end is the end."""
+    done = subprocess.run(
+        [*COMMAND, "--", "sh", "-c", "read line; echo got $line; exit 3"],
+        input="something\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 3
+    assert "got something" in done.stdout
+
+
+def test_what_does_not_start() -> None:
+    done = subprocess.run([*COMMAND, "--", "no-such-program"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no-such-program" in done.stderr
+    assert "Traceback" not in done.stderr
