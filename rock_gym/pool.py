@@ -24,10 +24,12 @@ from rock_gym.backends.base import Backend
 from rock_gym.errors import PoolClosed, PoolExhausted, RockGymError, SpecError
 from rock_gym.sandbox import Sandbox
 from rock_gym.shell import check_timeout
-from rock_gym.spec import SandboxSpec
+from rock_gym.spec import DockerOptions, SandboxSpec
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from typing_extensions import Unpack
 
 _log = logging.getLogger("rock_gym")
 
@@ -74,6 +76,7 @@ class SandboxPool:
         network: As for ``Sandbox.start``.
         env: As for ``Sandbox.start``.
         read_only: As for ``Sandbox.start``.
+        **more: As for ``Sandbox.start``.
 
     Raises:
         SpecError: If an argument makes no sense.
@@ -95,6 +98,7 @@ class SandboxPool:
         network: str = "none",
         env: dict[str, str] | None = None,
         read_only: tuple[str, ...] = (),
+        **more: Unpack[DockerOptions],
     ) -> None:
         spec = SandboxSpec.of(
             image,
@@ -105,6 +109,7 @@ class SandboxPool:
             network=network,
             env=env,
             read_only=read_only,
+            **more,
         )
         self._setup(spec, backend, min_idle, max_size)
 

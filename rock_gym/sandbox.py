@@ -32,11 +32,13 @@ from rock_gym.shell import (
     command_failed,
     run_command,
 )
-from rock_gym.spec import SandboxSpec, check_env
+from rock_gym.spec import DockerOptions, SandboxSpec, check_env
 
 if TYPE_CHECKING:
     import socket
     from types import TracebackType
+
+    from typing_extensions import Unpack
 
 _CHUNK_BYTES = 1 << 20
 
@@ -118,6 +120,7 @@ class Sandbox:
         env: dict[str, str] | None = None,
         read_only: tuple[str, ...] = (),
         timeout: float = 60.0,
+        **more: Unpack[DockerOptions],
     ) -> Sandbox:
         """Start a sandbox of its own, outside of any pool.
 
@@ -132,6 +135,8 @@ class Sandbox:
             env: Environment variables.
             read_only: Host directories to show inside, read-only, at their own paths.
             timeout: Seconds until it must be up.
+            **more: What only the Docker backend can do: profile, lifetime, pull, shm, ulimits,
+                gpus, ports, run_dir and dockerfile; see ``SandboxSpec``.
 
         Raises:
             SpecError: If an argument makes no sense or the backend cannot do it.
@@ -148,6 +153,7 @@ class Sandbox:
             network=network,
             env=env,
             read_only=read_only,
+            **more,
         )
         chosen = get_backend(backend, spec) if isinstance(backend, str) else backend
         return cls.from_spec(chosen, spec, timeout)

@@ -21,7 +21,7 @@ import pytest
 from rock_gym.errors import BackendUnavailable
 from tests.contract.support import command_line, descendants, eventually
 
-BACKENDS = ("bubblewrap",)
+BACKENDS = ("bubblewrap", "docker")
 
 # Kept for the life of the process on purpose: one helper per backend, and what the standard
 # library starts for multiprocessing.

@@ -82,6 +82,11 @@ class BubblewrapBackend:
                 f"embedded sandboxes have no network, so network={spec.network!r} cannot be had; "
                 "use network='none', or backend='docker'"
             )
+        if (only := spec.only_docker()) is not None:
+            raise SpecError(
+                f"embedded sandboxes cannot do what {only.removesuffix('_bytes')}= asks for; "
+                "leave it out, or use backend='docker'"
+            )
         if spec.image not in (None, "host"):
             raise ImageNotFound(
                 f"no embedded image {spec.image!r}; use image='host', or backend='docker' with "

@@ -1,0 +1,219 @@
+"""The Docker backend: sandboxes are containers of an engine, which has to be there already."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import secrets
+import threading
+import time
+import weakref
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rock_gym.backends.base import Capabilities
+from rock_gym.backends.docker import protocol, settings
+from rock_gym.backends.docker.container import DockerContainer
+from rock_gym.backends.docker.engine import Engine
+from rock_gym.backends.docker.link import Link
+from rock_gym.backends.seccomp import filter_program
+from rock_gym.errors import (
+    BackendUnavailable,
+    SandboxClosed,
+    SandboxLost,
+    SpecError,
+    StartFailed,
+)
+from rock_gym.spec import SandboxSpec
+
+DEFAULT_IMAGE = "python:3.11"
+INTERNAL_NETWORK = "rock-gym-internal"
+_NETWORKS = ("none", "bridge", "internal")
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+class DockerBackend:
+    """Starts sandboxes as containers. See ``Backend``.
+
+    Args:
+        url: Where the engine listens; None means ``DOCKER_HOST``, else the usual socket.
+    """
+
+    name = "docker"
+
+    def __init__(self, url: str | None = None) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._quota: bool | None = None
+        self._containers: weakref.WeakSet[DockerContainer] = weakref.WeakSet()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, found on first use.
+
+        Raises:
+            BackendUnavailable: If none answers.
+        """
+        with self._lock:
+            if self._engine is None:
+                self._engine = Engine(self._url)
+                self._sweep(self._engine)
+            return self._engine
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do; see ``Backend.capabilities``."""
+        info = self.engine.info
+        return Capabilities(
+            sockets=False,
+            control=True,
+            memory="cgroup" if info.get("MemoryLimit") else "none",
+            cpu="cgroup" if info.get("CpuCfsQuota") else "none",
+            pids="cgroup" if info.get("PidsLimit") else "none",
+            disk="quota" if self._has_quota() else "tmpfs",
+        )
+
+    def check(self, spec: SandboxSpec) -> None:
+        """Refuse what can never be started here; see ``Backend.check``."""
+        if spec.network not in _NETWORKS:
+            raise SpecError(f"network must be one of {_NETWORKS}, not {spec.network!r}")
+        self.engine.inspect_image(spec.image or DEFAULT_IMAGE)
+
+    def start(
+        self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0
+    ) -> DockerContainer:
+        """Start a container; see ``Backend.start``."""
+        self.check(spec)
+        deadline = time.monotonic() + timeout_s
+        engine = self.engine
+        image = engine.inspect_image(spec.image or DEFAULT_IMAGE)
+        machine = _machine_of(image)
+        agent = agent_program(machine)
+        mark = secrets.token_bytes(protocol.RESET_MARK_BYTES)
+        config = settings.container_config(
+            spec,
+            sandbox_id,
+            image,
+            agent_bytes=len(agent),
+            labels=_labels(spec, sandbox_id, mark),
+            quota=self._has_quota(),
+        )
+        container = engine.create(sandbox_id, config)
+        link: Link | None = None
+        try:
+            link = Link(*engine.attach(container), sandbox_id)
+            engine.start(container)
+            self._hand_over(link, agent, mark + filter_program(machine), deadline)
+        except BaseException:
+            if link is not None:
+                link.close()
+            engine.remove(container)
+            if link is not None:
+                link.free()
+            raise
+        workdir = config["WorkingDir"]
+        started = DockerContainer(engine, container, sandbox_id, workdir, link)
+        self._containers.add(started)
+        return started
+
+    def _hand_over(self, link: Link, agent: bytes, setup: bytes, deadline: float) -> None:
+        """Give the container its first process, and wait until that answers."""
+        with contextlib.suppress(SandboxLost, SandboxClosed):  # the greeting then does not come
+            link.send(agent)
+        greeting = link.await_greeting(deadline - time.monotonic())
+        if greeting is None:
+            text = link.error_text.decode("utf-8", "replace").strip()
+            why = "it ended at once" if link.dead else "it did not come up in time"
+            raise StartFailed(
+                f"the sandbox did not start: {text or why}; its image needs /bin/sh, head and "
+                "chmod",
+                output=text,
+            )
+        if protocol.WORD.unpack_from(greeting)[0] != protocol.VERSION:
+            raise StartFailed("the sandbox's first process is of another version of rock_gym")
+        link.send(protocol.frame(0, protocol.SETUP, setup))
+
+    def _has_quota(self) -> bool:
+        """Whether the storage driver holds a limit on the size of a container's root."""
+        if self._quota is None:
+            self._quota = self.engine.can_limit_disk()
+        return self._quota
+
+    def _sweep(self, engine: Engine) -> None:
+        """Remove what owners that have died since left behind: containers that never started."""
+        for found in engine.list(settings.LABEL_OWNER):
+            if found["State"] in ("created", "exited", "dead") and is_dead(
+                found["Labels"][settings.LABEL_OWNER]
+            ):
+                engine.remove(found["Id"])
+
+    def close(self) -> None:
+        """Kill every container that is left; see ``Backend.close``."""
+        for container in tuple(self._containers):
+            container.kill()
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+
+def _labels(spec: SandboxSpec, sandbox_id: str, mark: bytes) -> dict[str, str]:
+    return {
+        settings.LABEL: sandbox_id,
+        settings.LABEL_OWNER: owner_label(),
+        settings.LABEL_SPEC: settings.spec_label(spec),
+        settings.LABEL_MARK: mark.hex(),
+    }
+
+
+def _machine_of(image: dict[str, Any]) -> str:
+    architecture = image.get("Architecture") or "amd64"
+    if architecture not in _MACHINES:
+        raise BackendUnavailable(
+            f"there is no first process for images of {architecture} yet; "
+            f"use an image for {' or '.join(_MACHINES)}"
+        )
+    return _MACHINES[architecture]
+
+
+@functools.cache
+def agent_program(machine: str) -> bytes:
+    """Return the first process's program for a machine."""
+    return resources.files(__package__).joinpath("agent", f"agent.{machine}").read_bytes()
+
+
+# Owners
+
+
+def _start_time(pid: int | str) -> str:
+    # The name stands in parentheses and may hold anything.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def owner_label() -> str:
+    """Say which process we are, so that another can tell whether we still live."""
+    where = {
+        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "namespace": os.readlink("/proc/self/ns/pid"),
+        "pid": os.getpid(),
+        "start": _start_time("self"),
+    }
+    return json.dumps(where)
+
+
+def is_dead(owner: str) -> bool:
+    """Whether an owner has certainly ended. Of other machines and containers nothing is known."""
+    try:
+        theirs, ours = json.loads(owner), json.loads(owner_label())
+    except ValueError:
+        return False
+    if (theirs.get("boot"), theirs.get("namespace")) != (ours["boot"], ours["namespace"]):
+        return False
+    try:
+        return _start_time(theirs["pid"]) != theirs["start"]
+    except OSError:
+        return True
