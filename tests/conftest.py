@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from rock_gym.errors import BackendUnavailable
-from tests.contract.support import command_line, descendants, eventually
+from tests.contract.support import command_line, containers_of, descendants, eventually
 
 BACKENDS = ("bubblewrap", "docker")
 
@@ -90,6 +90,7 @@ class Holdings:
 
     processes: frozenset[tuple[int, str]]
     threads: frozenset[tuple[int | None, str]]
+    containers: frozenset[str]
     mounts: tuple[str, ...]
     descriptors: int
 
@@ -108,6 +109,7 @@ class Holdings:
                 if thread.name.startswith(("rock-gym", "rock_gym"))
                 and not thread.name.startswith(RESIDENT_THREADS)
             ),
+            containers=frozenset(containers_of(os.getpid())),
             mounts=tuple(Path("/proc/self/mountinfo").read_text().splitlines()),
             descriptors=len(os.listdir("/proc/self/fd")),
         )
@@ -116,6 +118,7 @@ class Holdings:
         """What is here now and was not before, in words."""
         left = [f"process {pid}: {cmd}" for pid, cmd in self.processes - before.processes]
         left += [f"thread {name}" for _, name in self.threads - before.threads]
+        left += [f"container {name}" for name in self.containers - before.containers]
         left += [f"mount {line}" for line in set(self.mounts) - set(before.mounts)]
         if self.descriptors > before.descriptors + FD_SLACK:
             left.append(f"descriptors: {before.descriptors} before, {self.descriptors} after")

@@ -53,6 +53,7 @@ class DockerContainer:
         self._link = link
         self._started_s = time.time()
         self._lock = threading.Lock()
+        self._owner = os.getpid()
         self._killed = False
         self._reason: str | None = None
         self._reason_lock = threading.Lock()
@@ -121,6 +122,8 @@ class DockerContainer:
 
     def kill(self) -> None:
         """End it, and return when the engine has removed it; see ``Container.kill``."""
+        if self._owner != os.getpid():
+            return  # in a forked child: it is the parent's
         with self._lock:
             if self._killed:
                 return

@@ -22,7 +22,6 @@ DEFAULT_URL = "unix:///var/run/docker.sock"
 _MINIMUM_API = (1, 41)
 _CONNECT_S = 10.0
 _CALL_S = 60.0
-_MAX_CONNECTIONS = 64
 _LONGEST_ANSWER_BYTES = 65536
 
 
@@ -50,8 +49,10 @@ class Engine:
             )
         with self.translated():
             self.api: Any = docker.APIClient(
-                base_url=self.url, version="auto", timeout=_CALL_S, max_pool_size=_MAX_CONNECTIONS
+                base_url=self.url, version="auto", timeout=_CALL_S
             )
+        # docker-py keeps connections by URL, so that of most calls they would idle and never be used.
+        self.api.headers["Connection"] = "close"
         version = tuple(map(int, self.api.api_version.split(".")))
         if version < _MINIMUM_API:
             raise BackendUnavailable(
@@ -288,7 +289,7 @@ class Engine:
         return True
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Close what is left open."""
         self.api.close()
 
 
