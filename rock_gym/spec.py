@@ -140,7 +140,7 @@ def _read_options(options: DockerOptions) -> dict[str, Any]:
             f"a sandbox has no {sorted(unknown)}; there are {sorted(DockerOptions.__annotations__)}"
         )
     found: dict[str, Any] = {
-        name: options[name]  # type: ignore[literal-required]
+        name: options[name]
         for name in ("profile", "lifetime", "pull", "run_dir", "dockerfile")
         if name in options
     }

@@ -299,9 +299,7 @@ def test_nothing_outlives_its_owner(backend: str, end: str) -> None:
         left = wait_gone(below, 5)
     assert left == set(), [command_line(pid) for pid in left]
     # An engine unmounts when the processes are gone.
-    assert eventually(
-        lambda: set(Path("/proc/self/mountinfo").read_text().splitlines()) <= mounts
-    )
+    assert eventually(lambda: set(Path("/proc/self/mountinfo").read_text().splitlines()) <= mounts)
 
 
 def test_a_killed_owner_with_a_living_child(backend: str) -> None:

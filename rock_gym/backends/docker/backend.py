@@ -83,9 +83,7 @@ class DockerBackend:
             raise SpecError(f"network must be one of {_NETWORKS}, not {spec.network!r}")
         self.engine.inspect_image(spec.image or DEFAULT_IMAGE)
 
-    def start(
-        self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0
-    ) -> DockerContainer:
+    def start(self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0) -> DockerContainer:
         """Start a container; see ``Backend.start``."""
         self.check(spec)
         deadline = time.monotonic() + timeout_s
@@ -94,13 +92,14 @@ class DockerBackend:
         machine = _machine_of(image)
         agent = agent_program(machine)
         mark = secrets.token_bytes(protocol.RESET_MARK_BYTES)
+        quota = self._has_quota()
         config = settings.container_config(
             spec,
             sandbox_id,
             image,
             agent_bytes=len(agent),
             labels=_labels(spec, sandbox_id, mark),
-            quota=self._has_quota(),
+            quota=quota,
         )
         container = engine.create(sandbox_id, config)
         link: Link | None = None
@@ -115,7 +114,7 @@ class DockerBackend:
             if link is not None:
                 link.free()
             raise
-        workdir = config["WorkingDir"]
+        workdir = settings.workdir_of(spec, image, quota)
         started = DockerContainer(engine, container, sandbox_id, workdir, link)
         self._containers.add(started)
         return started
@@ -214,6 +213,6 @@ def is_dead(owner: str) -> bool:
     if (theirs.get("boot"), theirs.get("namespace")) != (ours["boot"], ours["namespace"]):
         return False
     try:
-        return _start_time(theirs["pid"]) != theirs["start"]
+        return bool(_start_time(theirs["pid"]) != theirs["start"])
     except OSError:
         return True

@@ -48,10 +48,8 @@ class Engine:
                 "DOCKER_HOST=unix:///tmp/engine.sock"
             )
         with self.translated():
-            self.api: Any = docker.APIClient(
-                base_url=self.url, version="auto", timeout=_CALL_S
-            )
-        # docker-py keeps connections by URL, so that of most calls they would idle and never be used.
+            self.api: Any = docker.APIClient(base_url=self.url, version="auto", timeout=_CALL_S)
+        # docker-py keeps connections by URL, so those of most calls would only idle.
         self.api.headers["Connection"] = "close"
         version = tuple(map(int, self.api.api_version.split(".")))
         if version < _MINIMUM_API:

@@ -15,6 +15,7 @@ from rock_gym.spec import SandboxSpec
 
 RUN_DIR = "/run/rock-gym"
 DEFAULT_WORKDIR = "/work"
+_CLOSED_HOME = "/home/user"
 AGENT_PATH = f"{RUN_DIR}/.agent"
 
 LABEL = "rock-gym.sandbox"
@@ -28,6 +29,14 @@ PROFILES = ("default", "strict")
 
 # What dpkg, apt, tar and su need of root's rights, and nothing that reaches past the container.
 _KEPT_RIGHTS = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"]
+# Files of the kernel that tell about the machine. The first line is newer engines' addition.
+_MASKED = [
+    *("/sys/devices/virtual/powercap", "/proc/interrupts"),
+    *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
+    *("/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
+]
+_MASKED_STRICT = ["/sys/kernel", "/sys/fs/cgroup"]
+_READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 _DEFAULT_PIDS = 512
 _STRICT_PIDS = 128
 _STRICT_MEMORY_BYTES = 512 << 20
@@ -71,18 +80,18 @@ def container_config(
         quota: Whether the storage driver can limit the size of its root.
     """
     strict = spec.profile == "strict"
-    disk = spec.resources.disk_bytes
-    closed = strict or (disk is not None and not quota)
-    workdir = workdir_of(image, closed)
+    closed = _is_closed(spec, quota)
+    workdir = workdir_of(spec, image, quota)
     environment = [*(image["Config"].get("Env") or [])]
     if closed:
-        environment.append(f"HOME={workdir}")
+        environment.append(f"HOME={_CLOSED_HOME}")
     environment += [f"{name}={value}" for name, value in spec.env]
     lease = spec.lifetime == "lease"
     user = image["Config"].get("User") or ""
     if strict:
         uid = random.SystemRandom().choice(_STRICT_UIDS)
         user = f"{uid}:{uid}"
+    mounts = _tmpfs(spec, workdir, user, closed)
     boot = _BOOT.format(size=agent_bytes, path=AGENT_PATH, mode="lease" if lease else "owner")
     return {
         "Image": image["Id"],
@@ -90,7 +99,8 @@ def container_config(
         "Domainname": "",
         "User": user,
         "Env": environment,
-        "WorkingDir": workdir,
+        # The engine makes the directory as root's, and so it would stay below a tmpfs.
+        "WorkingDir": "/" if workdir in mounts else workdir,
         "Entrypoint": ["/bin/sh", "-c", boot],
         "Cmd": [],
         "Labels": labels,
@@ -104,14 +114,19 @@ def container_config(
         "StopSignal": "SIGKILL",
         "Healthcheck": {"Test": ["NONE"]},
         "ExposedPorts": {f"{inner}/tcp": {} for inner, _ in spec.ports},
-        "HostConfig": _host_config(spec, workdir, user, closed, lease, quota),
+        "HostConfig": _host_config(spec, mounts, closed, lease, quota),
     }
 
 
-def workdir_of(image: dict[str, Any], closed: bool) -> str:
+def _is_closed(spec: SandboxSpec, quota: bool) -> bool:
+    """Whether the root is read-only. So it is also where only tmpfs can hold a limit on files."""
+    return spec.profile == "strict" or (spec.resources.disk_bytes is not None and not quota)
+
+
+def workdir_of(spec: SandboxSpec, image: dict[str, Any], quota: bool) -> str:
     """Return where work is done: the image's own directory, where it has one."""
     own = image["Config"].get("WorkingDir") or ""
-    if closed or own in ("", "/"):
+    if _is_closed(spec, quota) or own in ("", "/"):
         return DEFAULT_WORKDIR
     # The engine would resolve it as root, in its own time, wherever it leads.
     if not own.startswith("/") or own.split("/")[1] in ("proc", "sys", "dev"):
@@ -120,7 +135,7 @@ def workdir_of(image: dict[str, Any], closed: bool) -> str:
 
 
 def _host_config(
-    spec: SandboxSpec, workdir: str, user: str, closed: bool, lease: bool, quota: bool
+    spec: SandboxSpec, mounts: dict[str, str], closed: bool, lease: bool, quota: bool
 ) -> dict[str, Any]:
     resources = spec.resources
     strict = spec.profile == "strict"
@@ -145,7 +160,9 @@ def _host_config(
         "ShmSize": spec.shm_bytes or _SHM_BYTES,
         "OomScoreAdj": _OOM_SCORE,
         "Ulimits": _ulimits(spec),
-        "Tmpfs": _tmpfs(spec, workdir, user, closed),
+        "Tmpfs": mounts,
+        "MaskedPaths": [*_MASKED, *(_MASKED_STRICT if strict else ())],
+        "ReadonlyPaths": _READ_ONLY,
     }
     if resources.cpus is not None:
         config["CpuPeriod"] = _CPU_PERIOD_US
@@ -178,9 +195,11 @@ def _tmpfs(spec: SandboxSpec, workdir: str, user: str, closed: bool) -> dict[str
     size = spec.resources.disk_bytes or _STRICT_TMPFS_BYTES
     if closed:
         bounded = f"{base},size={size},nr_inodes={max(_LEAST_INODES, size // _BYTES_PER_INODE)}"
-        places |= {RUN_DIR: bounded, workdir: bounded, "/tmp": bounded}
+        uid, _, gid = user.partition(":")
+        if uid.isdigit() and gid.isdigit():
+            bounded += f",uid={uid},gid={gid}"
+        places = dict.fromkeys((RUN_DIR, workdir, _CLOSED_HOME, "/tmp"), bounded)
     elif user not in ("", "0", "root", "0:0") and workdir == DEFAULT_WORKDIR:
-        # The engine makes the directory as root's.
         places[workdir] = base
     return places
 
