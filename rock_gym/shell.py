@@ -7,6 +7,7 @@ be taken for it. What the command prints is never parsed.
 
 from __future__ import annotations
 
+import binascii
 import os
 import secrets
 import signal
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rock_gym.backends.base import CONTROL, CONTROL_FD, Container, Process
+from rock_gym.backends.base import CONTROL, CONTROL_FD, SCRIPT_FD, Container, Process
 from rock_gym.errors import CommandFailed, CommandTimeout, SandboxLost, SessionClosed, SpecError
 from rock_gym.output import Output
 
@@ -28,8 +29,7 @@ _NONCE_BYTES = 6
 # function sets the code that `$?` should have, which cannot be done otherwise without a fork; the
 # other writes the marker. The backslashes pass by aliases, `command` passes by functions.
 _PRELUDE = (
-    "__rock_gym_code() { return $1; }\n"
-    f'__rock_gym() {{ \\command printf \'%s %d\\n\' "$1" "$?" >&{CONTROL_FD}; }}\n'
+    f'__rg_code() {{ return $1; }}\n__rg() {{ \\command printf "%s\\n" "$1 $?" >&{CONTROL_FD}; }}\n'
 )
 
 
@@ -64,20 +64,27 @@ class Shell:
         self._cwd = cwd
         self._env = env
         self._code = 0
+        self._script = container.script_dir is not None
         self._process = self._start()
 
     def _start(self, cwd: str | None = None) -> Process:
         shell = self._container.shell
         argv = [shell, "--noprofile", "--norc"] if shell.endswith("bash") else [shell]
+        directory = os.path.join(self._container.workdir, cwd or self._cwd or "")
+        prelude = _PRELUDE
+        if self._script:
+            argv.append(os.path.basename(shell))
+            prelude += f"exec {SCRIPT_FD}<&-; cd -P -- {_quote(directory)}; unset OLDPWD\n"
         process = self._container.open(
             argv,
             env=self._env,
-            cwd=cwd or self._cwd,
+            cwd=directory,
             stdin=True,
+            script=self._script,
             merge_stderr=True,
             control=True,
         )
-        process.send(_PRELUDE.encode())
+        process.send(prelude.encode("utf-8", "surrogateescape"))
         self._code = 0
         return process
 
@@ -101,7 +108,7 @@ class Shell:
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s - waited_s
         output = Output()
-        nonce = secrets.token_hex(_NONCE_BYTES)
+        nonce = _draw_nonce()
         before = self._process.children()
         try:
             self._process.send(self._frame(command, nonce), timeout_s)
@@ -127,13 +134,14 @@ class Shell:
 
     def _frame(self, command: str, nonce: str) -> bytes:
         # `command` keeps a syntax error in eval from ending a plain sh. The redirection keeps `cat`
-        # and its like from swallowing what follows. The marker stands in no braces: after an open
-        # quote in eval, bash would take them for a syntax error.
-        quoted = command.replace("'", "'\\''")
-        text = f"\\command eval '{quoted}' </dev/null\n\\__rock_gym {nonce}\n"
+        # and its like from swallowing what follows, where that comes over the standard input. The
+        # marker stands in no braces: after an open quote in eval, bash would take them for a
+        # syntax error.
+        empty = "" if self._script else " </dev/null"
+        text = f"\\command eval {_quote(command)}{empty}\n\\__rg {nonce}\n"
         if self._code:
             # So that `echo $?` tells of the command before. Not under `set -e`, which it would end.
-            text = f"case $- in *e*) ;; *) __rock_gym_code {self._code};; esac\n" + text
+            text = f"case $- in *e*) ;; *) __rg_code {self._code};; esac\n" + text
         return text.encode("utf-8", "surrogateescape")
 
     def _read(self, nonce: str, output: Output, deadline: float | None) -> bool:
@@ -179,7 +187,7 @@ class Shell:
 
     def _settle(self) -> bool:
         """Let the shell say now which jobs were killed, not before the next command's output."""
-        code, nonce = self._code, secrets.token_hex(_NONCE_BYTES)
+        code, nonce = self._code, _draw_nonce()
         if self._process.exit_code is None:
             self._process.send(self._frame(":", nonce), _KILL_S)
             done = self._read(nonce, Output(kept_bytes=0), time.monotonic() + _KILL_S)
@@ -208,12 +216,20 @@ class Shell:
         self._process.close()
 
 
+def _draw_nonce() -> str:
+    return binascii.b2a_base64(os.urandom(_NONCE_BYTES), newline=False).decode("ascii")
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
 def _find_code(marker: bytes, nonce: str) -> int | None:
     """Find the exit code of one command in what came over the control stream."""
-    for line in marker.splitlines():
-        words = line.split()
-        if len(words) == 2 and words[0] == nonce.encode() and words[1].isdigit():
-            return int(words[1])
+    start = nonce.encode() + b" "
+    for line in marker.split(b"\n"):
+        if line.startswith(start) and (code := line[len(start) :]).isdigit():
+            return int(code)
     return None
 
 
@@ -316,6 +332,8 @@ def check_command(command: str | list[str]) -> str | list[str]:
     Raises:
         SpecError: If it is empty, of another type, or holds a NUL.
     """
+    if isinstance(command, str) and command and "\0" not in command:
+        return command
     words = [command] if isinstance(command, str) else command
     if not isinstance(words, (list, tuple)) or not words:
         raise SpecError(f"a command is a string or a list of strings, not {command!r}")

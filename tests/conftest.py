@@ -13,13 +13,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rock_gym.errors import BackendUnavailable
-from tests.contract.support import command_line, containers_of, descendants, eventually
+from tests.contract.support import (
+    command_line,
+    containers_of,
+    descendants,
+    eventually,
+    host_mounts,
+)
 
 BACKENDS = ("bubblewrap", "docker")
 
@@ -110,7 +115,7 @@ class Holdings:
                 and not thread.name.startswith(RESIDENT_THREADS)
             ),
             containers=frozenset(containers_of(os.getpid())),
-            mounts=tuple(Path("/proc/self/mountinfo").read_text().splitlines()),
+            mounts=host_mounts(),
             descriptors=len(os.listdir("/proc/self/fd")),
         )
 

@@ -149,6 +149,14 @@ class Container(Protocol):
         """The path of bash where the image has it, else of its POSIX shell."""
 
     @property
+    def script_dir(self) -> str | None:
+        """Where the names ``bash`` and ``sh`` are links to descriptor SCRIPT_FD, or None.
+
+        A shell that runs its own name there as a script takes its commands from that descriptor,
+        calls itself by that name, and leaves its standard input to the commands.
+        """
+
+    @property
     def environ(self) -> Mapping[str, str]:
         """What a process gets for its environment unless it is given more."""
 
@@ -159,6 +167,7 @@ class Container(Protocol):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         stdin: bool = False,
+        script: bool = False,
         merge_stderr: bool = False,
         control: bool = False,
         channel: socket.socket | None = None,
@@ -170,6 +179,8 @@ class Container(Protocol):
             env: Variables that are added to ``environ``.
             cwd: Where it starts, relative to ``workdir``.
             stdin: Whether it gets a pipe for its standard input, or else ``/dev/null``.
+            script: Whether ``send`` goes to SCRIPT_FD instead, its standard input being
+                ``/dev/null``, and it starts in ``script_dir`` once ``cwd`` has proved good.
             merge_stderr: Whether its standard error goes where its standard output goes.
             control: Whether it gets a CONTROL stream, for writing, at descriptor CONTROL_FD.
             channel: A connected socket, which it gets at descriptor CHANNEL_FD. The caller
@@ -209,6 +220,9 @@ class Container(Protocol):
 # Where a process opened with control=True finds that stream. Dash takes one digit only, and
 # scripts like to use 3 and 4 for themselves.
 CONTROL_FD = 9
+
+# Where a shell opened with script=True finds its commands. It opens them anew, and closes this.
+SCRIPT_FD = 8
 
 
 class Backend(Protocol):

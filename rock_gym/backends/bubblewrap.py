@@ -28,6 +28,7 @@ from rock_gym.backends.base import (
     CHANNEL_FD,
     CONTROL,
     CONTROL_FD,
+    SCRIPT_FD,
     STDERR,
     STDOUT,
     Capabilities,
@@ -115,7 +116,7 @@ class BubblewrapBackend:
         if "pid" not in reply:
             sock.close()
             raise _start_error(str(reply.get("error", "the launcher ended")), sandbox_id)
-        container = BubblewrapContainer(sandbox_id, sock, reply["pid"], plan, spec)
+        container = BubblewrapContainer(sandbox_id, sock, reply["pid"], request["kuid"], plan, spec)
         self._containers.add(container)
         return container
 
@@ -142,12 +143,20 @@ class BubblewrapContainer:
 
     workdir = host.WORK
     run_dir = host.RUN
+    script_dir = host.SCRIPTS
 
     def __init__(
-        self, sandbox_id: str, sock: socket.socket, pid: int, plan: host.Plan, spec: SandboxSpec
+        self,
+        sandbox_id: str,
+        sock: socket.socket,
+        pid: int,
+        kuid: int | None,
+        plan: host.Plan,
+        spec: SandboxSpec,
     ) -> None:
         self.id = sandbox_id
         self.pid = pid
+        self.kuid = kuid
         self.shell = plan.shell
         self.environ: Mapping[str, str] = {**plan.environ, **dict(spec.env)}
         self._sock = sock
@@ -161,17 +170,25 @@ class BubblewrapContainer:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         stdin: bool = False,
+        script: bool = False,
         merge_stderr: bool = False,
         control: bool = False,
         channel: socket.socket | None = None,
     ) -> PipeProcess:
         """Start a process inside; see ``Container.open``."""
-        streams = _Streams(stdin, merge_stderr, control, channel)
+        streams = _Streams(merge_stderr, control, channel)
+        if script:
+            streams.open_script(self.kuid)
+        elif stdin:
+            streams.open_stdin()
+        else:
+            streams.open_empty()
         request = {
             "op": "open",
             "argv": list(argv),
             "env": {**self.environ, **(env or {})},
             "targets": streams.targets,
+            "start": self.script_dir if script else None,
         }
         try:
             status, reply, _ = self._ask(request, cwd, streams.theirs)
@@ -273,19 +290,12 @@ class BubblewrapContainer:
 class _Streams:
     """The pipes of one process: our ends, and their ends with the numbers they get inside."""
 
-    def __init__(
-        self, stdin: bool, merge_stderr: bool, control: bool, channel: socket.socket | None
-    ) -> None:
+    def __init__(self, merge_stderr: bool, control: bool, channel: socket.socket | None) -> None:
         self.stdin: int | None = None
         self.outputs: dict[int, int] = {}
         self.theirs: list[int] = []
         self.targets: list[list[int]] = []
         self._borrowed: set[int] = set()
-        if stdin:
-            read, self.stdin = os.pipe()
-            self._give(read, [0])
-        else:
-            self._give(os.open(os.devnull, os.O_RDONLY), [0])
         self._output(STDOUT, [1, 2] if merge_stderr else [1])
         if not merge_stderr:
             self._output(STDERR, [2])
@@ -294,6 +304,21 @@ class _Streams:
         if channel is not None:
             self._borrowed.add(channel.fileno())
             self._give(channel.fileno(), [CHANNEL_FD])
+
+    def open_empty(self) -> None:
+        self._give(os.open(os.devnull, os.O_RDONLY), [0])
+
+    def open_stdin(self, number: int = 0) -> int:
+        read, self.stdin = os.pipe()
+        self._give(read, [number])
+        return read
+
+    def open_script(self, kuid: int | None) -> None:
+        self.open_empty()
+        read = self.open_stdin(SCRIPT_FD)
+        if kuid is not None:
+            # The shell opens it by its name in /proc, which only its owner may.
+            os.fchown(read, kuid, kuid)
 
     def _give(self, fd: int, numbers: list[int]) -> None:
         self.theirs.append(fd)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rock_gym.backends.base import SCRIPT_FD
 from rock_gym.backends.init import init_program
 from rock_gym.errors import BackendUnavailable, SpecError
 
@@ -64,6 +65,7 @@ _CLOSED = ("/", "/home", "/root", "/run", "/var", "/etc", "/proc", "/sys", "/dev
 
 _INIT = "/.rock-gym-init"
 _PROGRAMS = "/opt/rock-gym/bin"
+SCRIPTS = "/opt/rock-gym/scripts"
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def _template(places: dict[str, str]) -> dict[str, Any]:
     binds = [("/usr", "/root/usr")]
     # The seed's users run `python`, which a plain Debian does not have.
     links = [(f"{_PROGRAMS}/python", sys.executable)]
+    links += [(f"{SCRIPTS}/{shell}", f"/proc/self/fd/{SCRIPT_FD}") for shell in ("bash", "sh")]
     for path in _SYSTEM:
         if os.path.islink(path):
             links.append((path, os.readlink(path)))
@@ -180,6 +183,7 @@ def _template(places: dict[str, str]) -> dict[str, Any]:
             "/root",
             "/var/tmp",
             _PROGRAMS,
+            SCRIPTS,
             *(p for p, _ in _WRITABLE),
         ],
         "links": links,

@@ -40,6 +40,7 @@ class DockerContainer:
     """
 
     run_dir = RUN_DIR
+    script_dir = None
 
     def __init__(
         self, engine: Engine, container: str, sandbox_id: str, workdir: str, link: Link
@@ -66,11 +67,13 @@ class DockerContainer:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         stdin: bool = False,
+        script: bool = False,
         merge_stderr: bool = False,
         control: bool = False,
         channel: socket.socket | None = None,
     ) -> AgentProcess:
         """Start a process inside; see ``Container.open``."""
+        assert not script, "there is no script_dir"
         if channel is not None:
             raise BackendUnavailable("no socket can be passed into a container of this kind")
         flags = (

@@ -33,6 +33,10 @@ from packets import load, receive
 
 STDERR_BYTES = 4096
 MAX_TRIES = 5
+
+# Making a spare takes a CPU for a millisecond, which a command that has just begun can use better:
+# it waits for the command's end, or so long.
+SPARE_DELAY_S = 0.002
 PF_EXITING = 0x4
 
 
@@ -109,6 +113,7 @@ class Launcher:
         self.sandboxes: dict[int, Sandbox] = {}  # by the pid of bwrap
         self.processes: dict[int, Joined] = {}  # by pid
         # The way back to our own process namespace. Only root may take it.
+        self.without_spare: dict[int, Sandbox] = {}  # likewise
         self.own_pids = -1
         if os.geteuid() == 0:
             self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -141,8 +146,11 @@ class Launcher:
         while True:
             # One at a time: a handler may close a descriptor whose number is then used anew, and
             # an older event for that number would make the next handler block.
-            for fd, _ in self.poll.poll(maxevents=1):
+            events = self.poll.poll(SPARE_DELAY_S if self.without_spare else None, maxevents=1)
+            for fd, _ in events:
                 self.handlers[fd]()
+            if not events:
+                self.make_spare(self.without_spare.popitem()[1])
 
     # Requests
 
@@ -218,7 +226,7 @@ class Launcher:
             return
         self.assign(sandbox, data, fds)
         if sandbox.bwrap in self.sandboxes:
-            self.make_spare(sandbox)
+            self.without_spare[sandbox.bwrap] = sandbox
 
     def make_spare(self, sandbox: Sandbox) -> Joined:
         """Have a process join the sandbox now, so that the next request need not wait for it.
@@ -322,11 +330,14 @@ class Launcher:
             if pid == 0:
                 return
             if pid in self.sandboxes:
+                self.without_spare.pop(pid, None)
                 self.end(self.sandboxes.pop(pid), status)
             elif pid in self.processes:
                 joined = self.processes.pop(pid)
                 joined.exit_status = status
                 self.tell_exit(joined)
+                if self.without_spare.pop(joined.sandbox.bwrap, None):
+                    self.make_spare(joined.sandbox)
 
     def tell_exit(self, joined: Joined) -> None:
         """Send an exit code, once there is one and the request has been answered."""

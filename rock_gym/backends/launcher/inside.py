@@ -99,6 +99,8 @@ def _exec(request: dict, fds: list[int]) -> None:
         for number in target:
             os.dup2(fd, number)
     os.chdir(request["cwd"])
+    if request["start"]:
+        os.chdir(request["start"])
     linux.reset_signals()
     environment = request["env"]
     argv = request["argv"]
