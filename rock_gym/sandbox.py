@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rock_gym.backends import get_backend
-from rock_gym.backends.base import Backend, Capabilities, Container, Process
+from rock_gym.backends.base import (
+    Backend,
+    Capabilities,
+    CommittedImage,
+    Container,
+    Line,
+    Process,
+)
 from rock_gym.errors import (
     FileError,
     RockGymError,
@@ -250,6 +257,17 @@ class Sandbox:
                 channel=channel,
             )
 
+    def open_line(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> tuple[Process, Line]:
+        """Start a process with a socket that leads here; see ``Container.open_line``."""
+        with self._using():
+            return self._container.open_line(argv, env=env, cwd=cwd)
+
     # Sessions
 
     def create_session(
@@ -385,6 +403,23 @@ class Sandbox:
             finally:
                 writer.abort()
 
+    def commit(self, name: str) -> CommittedImage:
+        """Keep its files as an image that sandboxes can be started from.
+
+        It goes on running. What code inside has written may be anything: trust the image as little
+        as you trust that code.
+
+        Args:
+            name: The image's name, such as "me/tools:1.0".
+
+        Raises:
+            SpecError: If it is no name for an image, or the sandbox's files cannot be kept.
+            SandboxLost: If the sandbox died.
+            SandboxClosed: If it was stopped.
+        """
+        with self._using():
+            return self._container.commit(name)
+
     # Life
 
     def is_alive(self) -> bool:
@@ -399,7 +434,7 @@ class Sandbox:
     def status(self) -> Status:
         """Return what it is at the moment, with its history."""
         if self.state == "running" and not self._container.is_alive():
-            self._enter("stopped", "it ended by itself or was killed from outside")
+            self._enter("stopped", self._container.why_ended())
         with self._lock:
             return Status(
                 sandbox_id=self.id,

@@ -32,7 +32,9 @@ from rock_gym.backends.base import (
     STDERR,
     STDOUT,
     Capabilities,
+    CommittedImage,
     FileWriter,
+    Line,
 )
 from rock_gym.backends.files import DescriptorWriter
 from rock_gym.backends.launch import Launcher, owned_pair, receive_reply, send_request
@@ -56,6 +58,7 @@ _DEFAULT_PIDS = 512
 _SHM_BYTES = 64 << 20
 _NOFILE = 4096
 _OPEN_S = 30.0
+_ENDED = "it ended by itself or was killed from outside"
 
 # Kernel user ids of sandboxes that root starts: a stretch that no distribution, user database
 # or container manager hands out. Drawn at random, as owners do not know of each other.
@@ -199,6 +202,16 @@ class BubblewrapContainer:
             streams.close_theirs()
         return PipeProcess(self.id, reply["pid"], status, streams.stdin, streams.outputs)
 
+    def open_line(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> tuple[PipeProcess, Line]:
+        """Not needed here; see ``Container.open_line``."""
+        raise NotImplementedError("sockets are passed: use open(channel=...)")
+
     def open_read(self, path: str) -> IO[bytes]:
         """Open a regular file; see ``Container.open_read``."""
         status, _, fds = self._ask({"op": "read", "path": path})
@@ -257,10 +270,20 @@ class BubblewrapContainer:
             sandbox_id=self.id,
         )
 
-    def _lost(self, why: str = "it ended by itself or was killed from outside") -> SandboxLost:
+    def _lost(self, why: str = _ENDED) -> SandboxLost:
         return SandboxLost(
             f"the sandbox is gone: {why}; start or acquire another one", sandbox_id=self.id
         )
+
+    def commit(self, name: str) -> CommittedImage:
+        """See ``Container.commit``."""
+        raise SpecError(
+            "embedded sandboxes cannot be committed; use backend='docker' to keep files as an image"
+        )
+
+    def why_ended(self) -> str:
+        """Say why it no longer runs; see ``Container.why_ended``."""
+        return _ENDED
 
     def is_alive(self) -> bool:
         """Whether it still runs; see ``Container.is_alive``."""

@@ -32,7 +32,7 @@ from rock_gym.errors import (
     SandboxLost,
     SpecError,
 )
-from rock_gym.gem.worker import EnvConfig, EnvWorker, ResetReply, lease_worker, with_guest
+from rock_gym.gem.worker import EnvConfig, EnvWorker, ResetReply, choose_backend, lease_worker
 from rock_gym.pool import SandboxPool, default_pool
 from rock_gym.spec import SandboxSpec
 
@@ -346,8 +346,8 @@ class GemEnv(gym.Env[str, str], EzPickle):
     def _find_pool(self) -> SandboxPool:
         if self._pool is not None:
             return self._pool
-        spec = with_guest(self._sandbox_spec, self._config.guest_python)
-        return default_pool(self._backend, spec)
+        backend, spec = choose_backend(self._sandbox_spec, self._config.guest_python, self._backend)
+        return default_pool(backend, spec)
 
     def _own_worker(self) -> EnvWorker | None:
         """Return the worker, unless it is that of the process this one was forked from."""

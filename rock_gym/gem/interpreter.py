@@ -35,7 +35,7 @@ _log = logging.getLogger("rock_gym")
 
 INSTALL_COMMAND = "rock-gym guest install"
 
-_REQUIREMENTS = (
+REQUIREMENTS = (
     f"gem-llm=={GEM_VERSION}",
     "datasets>=3",
     "english-words>=2",
@@ -61,7 +61,7 @@ print(json.dumps({
 """
 
 # Imports all that environments import, and more of it than any one of them needs.
-_FILL = """
+FILL = """
 import importlib, json, pkgutil, site, sys
 for path in json.loads(sys.argv[1]):
     site.addsitedir(path)
@@ -89,6 +89,7 @@ class GuestPython:
             embedded sandbox shows in any case.
         cache: A directory of ours, among those, with bytecode and the like; None if there is none.
         nltk_data: Directories, among those, with a words corpus of the user's own.
+        remedy: What to do where a sandbox does not have it.
     """
 
     executable: str
@@ -96,6 +97,7 @@ class GuestPython:
     read_only: tuple[str, ...]
     cache: str | None
     nltk_data: tuple[str, ...] = ()
+    remedy: str = ""
 
 
 def find_guest_python(executable: str | None = None) -> GuestPython:
@@ -206,7 +208,8 @@ def _with_cache(executable: str, site_dirs: list[str], shown: list[str], tag: st
     read_only = [path for path in shown if not _is_below(path, ())]
     if cache is not None:
         read_only.append(cache)
-    return GuestPython(executable, tuple(site_dirs), tuple(read_only), cache)
+    remedy = f"make the pool with read_only={tuple(read_only)}"
+    return GuestPython(executable, tuple(site_dirs), tuple(read_only), cache, remedy=remedy)
 
 
 def _cache(executable: str, site_dirs: list[str], tag: str) -> str | None:
@@ -251,7 +254,7 @@ def _fill(place: Path, executable: str, site_dirs: list[str], tag: str) -> None:
         # Of our own environment nothing: it may forbid to write bytecode.
         environ = {"PATH": os.defpath, "HOME": str(made), "MPLCONFIGDIR": str(made / "matplotlib")}
         subprocess.run(
-            [executable, *options, "-c", _FILL, json.dumps(site_dirs)],
+            [executable, *options, "-c", FILL, json.dumps(site_dirs)],
             check=True,
             env=environ,
             cwd="/",
@@ -322,7 +325,7 @@ def install(python: str | None = None, progress: Callable[[str], None] = lambda 
             _run([python or _choose_python(), "-m", "venv", "--clear", str(place)], progress)
             built = str(place / "bin" / "python")
             pip = [built, "-m", "pip", "install", "--disable-pip-version-check"]
-            _run([*pip, *_pip_options(built), *_REQUIREMENTS], progress)
+            _run([*pip, *_pip_options(built), *REQUIREMENTS], progress)
             (place / _BUILT).touch()
     _find.cache_clear()
     return place / "bin" / "python"

@@ -84,7 +84,7 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pool(backend: str, modules: Path) -> Iterator[SandboxPool]:
-    spec = with_guest(SandboxSpec.of(read_only=(str(modules),)))
+    spec = with_guest(SandboxSpec.of(read_only=(str(modules),)), backend=backend)
     with SandboxPool.from_spec(spec, backend=backend) as pool:
         yield pool
 
@@ -201,7 +201,7 @@ class TestFaults:
             missing.reset()
 
     def test_a_pool_closed_under_an_environment_is_typed(self, backend: str) -> None:
-        pool = SandboxPool.from_spec(with_guest(SandboxSpec()), backend=backend)
+        pool = SandboxPool.from_spec(with_guest(SandboxSpec(), backend=backend), backend=backend)
         with pool, GemEnv(GEM_ID, pool=pool) as env:
             env.reset()
             pool.close()

@@ -22,7 +22,7 @@ USER_ENVS = str(Path(__file__).with_name("user_envs"))
 
 def make_pool(kind: str, **options: Any) -> SandboxPool:
     spec = SandboxSpec.of(read_only=(STUB, USER_ENVS), **options)
-    return SandboxPool.from_spec(with_guest(spec), backend=kind)
+    return SandboxPool.from_spec(with_guest(spec, backend=kind), backend=kind)
 
 
 def backend_or_skip(name: str) -> str:

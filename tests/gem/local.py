@@ -122,6 +122,8 @@ class LocalSandbox:
 class LocalPool:
     """Counts what it lends."""
 
+    backend = "local"
+
     def __init__(self) -> None:
         self.started = 0
         self.leased: set[LocalSandbox] = set()

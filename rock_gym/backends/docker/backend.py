@@ -16,8 +16,9 @@ from typing import Any
 
 from rock_gym.backends.base import Capabilities
 from rock_gym.backends.docker import protocol, settings
-from rock_gym.backends.docker.container import DockerContainer
+from rock_gym.backends.docker.container import DockerContainer, Made
 from rock_gym.backends.docker.engine import Engine
+from rock_gym.backends.docker.images import Images
 from rock_gym.backends.docker.link import Link
 from rock_gym.backends.seccomp import filter_program
 from rock_gym.errors import (
@@ -29,7 +30,6 @@ from rock_gym.errors import (
 )
 from rock_gym.spec import SandboxSpec
 
-DEFAULT_IMAGE = "python:3.11"
 INTERNAL_NETWORK = "rock-gym-internal"
 _NETWORKS = ("none", "bridge", "internal")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -48,6 +48,7 @@ class DockerBackend:
         self._url = url
         self._lock = threading.Lock()
         self._engine: Engine | None = None
+        self._images: Images | None = None
         self._quota: bool | None = None
         self._containers: weakref.WeakSet[DockerContainer] = weakref.WeakSet()
 
@@ -63,6 +64,19 @@ class DockerBackend:
                 self._engine = Engine(self._url)
                 self._sweep(self._engine)
             return self._engine
+
+    @property
+    def images(self) -> Images:
+        """The engine's images.
+
+        Raises:
+            BackendUnavailable: If no engine answers.
+        """
+        engine = self.engine
+        with self._lock:
+            if self._images is None:
+                self._images = Images(engine)
+            return self._images
 
     @property
     def capabilities(self) -> Capabilities:
@@ -81,14 +95,14 @@ class DockerBackend:
         """Refuse what can never be started here; see ``Backend.check``."""
         if spec.network not in _NETWORKS:
             raise SpecError(f"network must be one of {_NETWORKS}, not {spec.network!r}")
-        self.engine.inspect_image(spec.image or DEFAULT_IMAGE)
+        self.images.check(spec)
 
     def start(self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0) -> DockerContainer:
         """Start a container; see ``Backend.start``."""
         self.check(spec)
         deadline = time.monotonic() + timeout_s
         engine = self.engine
-        image = engine.inspect_image(spec.image or DEFAULT_IMAGE)
+        image = self.images.supply(spec)
         machine = _machine_of(image)
         agent = agent_program(machine)
         mark = secrets.token_bytes(protocol.RESET_MARK_BYTES)
@@ -114,8 +128,14 @@ class DockerBackend:
             if link is not None:
                 link.free()
             raise
-        workdir = settings.workdir_of(spec, image, quota)
-        started = DockerContainer(engine, container, sandbox_id, workdir, link)
+        made = Made(
+            container,
+            sandbox_id,
+            settings.workdir_of(spec, image, quota),
+            image["Config"],
+            settings.is_closed(spec, quota),
+        )
+        started = DockerContainer(engine, self.images, made, link, dict(spec.env))
         self._containers.add(started)
         return started
 
@@ -155,7 +175,7 @@ class DockerBackend:
         for container in tuple(self._containers):
             container.kill()
         with self._lock:
-            engine, self._engine = self._engine, None
+            engine, self._engine, self._images = self._engine, None, None
         if engine is not None:
             engine.close()
 

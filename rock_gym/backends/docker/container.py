@@ -8,16 +8,25 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, cast
+from dataclasses import dataclass
+from typing import IO, Any, cast
 
-from rock_gym.backends.base import FileWriter
+from rock_gym.backends.base import CommittedImage, FileWriter
 from rock_gym.backends.docker import protocol
 from rock_gym.backends.docker.engine import Engine
 from rock_gym.backends.docker.files import AgentFile, AgentWriter
+from rock_gym.backends.docker.images import Images
+from rock_gym.backends.docker.line import CREDIT, AgentLine
 from rock_gym.backends.docker.link import Link
 from rock_gym.backends.docker.process import AgentProcess
 from rock_gym.backends.docker.settings import RUN_DIR
-from rock_gym.errors import BackendUnavailable, FileError, SandboxClosed, SandboxLost
+from rock_gym.errors import (
+    BackendUnavailable,
+    FileError,
+    SandboxClosed,
+    SandboxLost,
+    SpecError,
+)
 
 _log = logging.getLogger("rock_gym")
 
@@ -28,28 +37,55 @@ _NOT_OURS = ("PWD", "OLDPWD", "SHLVL", "_")
 _WHY_S = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a container was made as.
+
+    Attributes:
+        container: The engine's id of it.
+        sandbox_id: Ours.
+        workdir: Where work is done.
+        image_config: The configuration of its image.
+        in_memory: Whether its files are in memory alone, as its root is read-only.
+    """
+
+    container: str
+    sandbox_id: str
+    workdir: str
+    image_config: dict[str, Any]
+    in_memory: bool
+
+
 class DockerContainer:
     """A container of the engine. See ``Container``.
 
     Args:
         engine: Where it runs.
-        container: The engine's id of it.
-        sandbox_id: Ours.
-        workdir: Where work is done.
+        images: The engine's images.
+        made: What it was made as.
         link: The stream to its first process, which has greeted.
+        env: Variables that its processes get beyond the image's.
     """
 
     run_dir = RUN_DIR
     script_dir = None
 
     def __init__(
-        self, engine: Engine, container: str, sandbox_id: str, workdir: str, link: Link
+        self,
+        engine: Engine,
+        images: Images,
+        made: Made,
+        link: Link,
+        env: Mapping[str, str],
     ) -> None:
         assert link.greeting is not None
-        self.id = sandbox_id
-        self.container = container
-        self.workdir = workdir
-        self.shell, self.environ = _read_greeting(link.greeting)
+        self.id = made.sandbox_id
+        self.container = made.container
+        self.workdir = made.workdir
+        self.shell, environ = _read_greeting(link.greeting)
+        self.environ: Mapping[str, str] = {**environ, **env}
+        self._made = made
+        self._images = images
         self._engine = engine
         self._link = link
         self._started_s = time.time()
@@ -75,7 +111,7 @@ class DockerContainer:
         """Start a process inside; see ``Container.open``."""
         assert not script, "there is no script_dir"
         if channel is not None:
-            raise BackendUnavailable("no socket can be passed into a container of this kind")
+            raise BackendUnavailable("no socket can be passed into this container; use open_line")
         flags = (
             stdin * protocol.WITH_INPUT
             + merge_stderr * protocol.MERGED
@@ -83,17 +119,46 @@ class DockerContainer:
         )
         process = self._handle()
         try:
-            process.start(
-                list(argv),
-                {**self.environ, **(env or {})},
-                os.path.join(self.workdir, cwd or ""),
-                flags,
-                (cwd or self.workdir, argv[0]),
-            )
+            self._start(process, argv, env, cwd, flags)
         except BaseException:
             process.close()
             raise
         return process
+
+    def open_line(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> tuple[AgentProcess, AgentLine]:
+        """Start a process with a socket; see ``Container.open_line``."""
+        process = self._handle()
+        line = AgentLine(self._link, process.id + 1)
+        try:
+            self._start(process, argv, env, cwd, protocol.WITH_CHANNEL)
+            self._link.send(protocol.frame(line.id, protocol.CREDIT, CREDIT))
+        except BaseException:
+            line.close()
+            process.close()
+            raise
+        return process, line
+
+    def _start(
+        self,
+        process: AgentProcess,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None,
+        cwd: str | None,
+        flags: int,
+    ) -> None:
+        process.start(
+            list(argv),
+            {**self.environ, **(env or {})},
+            os.path.join(self.workdir, cwd or ""),
+            flags,
+            (cwd or self.workdir, argv[0]),
+        )
 
     def _handle(self) -> AgentProcess:
         try:
@@ -109,6 +174,17 @@ class DockerContainer:
     def open_write(self, path: str, *, mode: int | None = None) -> FileWriter:
         """Begin a file; see ``Container.open_write``."""
         return AgentWriter(self._link, path, os.path.join(self.workdir, path), mode)
+
+    def commit(self, name: str) -> CommittedImage:
+        """Keep its files as an image; see ``Container.commit``."""
+        if self._made.in_memory:
+            raise SpecError(
+                "the files of this sandbox are in memory alone, because of profile='strict' or "
+                "disk=: there is nothing to commit; start it without them"
+            )
+        if self._killed:
+            raise self._link.loss()
+        return self._images.commit(self.container, name, self._made.image_config)
 
     # The end
 

@@ -30,6 +30,7 @@ _READ_BYTES = 1 << 18
 _STREAM_HEADER = 8
 _STDERR = 2
 _KEPT_ERROR_BYTES = 4096
+_GENERATIONS = 0x3FFFFF
 
 _open: weakref.WeakSet[Link] = weakref.WeakSet()
 
@@ -37,14 +38,17 @@ _open: weakref.WeakSet[Link] = weakref.WeakSet()
 class Handle:
     """One thing inside that frames come from. Subclasses say what to do with them."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, number: int | None = None) -> None:
         self.link = link
-        self.id = link.take_id(self)
         self.turn = threading.Condition(link.lock)
+        self.id = link.take_id(self, number)
 
     def take(self, kind: int, payload: bytes) -> None:
         """Note a frame. Called with the link's lock held, by whatever thread reads."""
         raise NotImplementedError
+
+    def lose(self) -> None:
+        """Note that no more will come. Called with the link's lock held."""
 
 
 class Link:
@@ -69,6 +73,7 @@ class Link:
         self.why_dead: Callable[[], str] = lambda: "it ended by itself or was killed from outside"
         self._closed = self._freed = False
         self._sandbox_id = sandbox_id
+        self._owner = os.getpid()
         self._sock = sock
         sock.setblocking(False)
         self._poll = select.poll()
@@ -83,39 +88,43 @@ class Link:
         self._raw = bytearray(early)
         self._frames = bytearray()
         self._hello = threading.Condition(self.lock)
+        self._reader: threading.Thread | None = None
         _open.add(self)
 
     # Handles
 
-    def take_id(self, handle: Handle) -> int:
-        """Give a handle a number whose successor is free for its channel."""
+    def take_id(self, handle: Handle, number: int | None = None) -> int:
+        """Give a handle a number, whose successor is then free for a channel of it."""
         with self.lock:
-            if not self._free:
-                raise BlockingIOError("too many processes and files are open in the sandbox")
-            self._generation = self._generation % 0x3FFFFF + 1
-            number = self._generation * protocol.SLOTS + self._free.popleft()
+            if number is None:
+                if not self._free:
+                    raise BlockingIOError("too many processes and files are open in the sandbox")
+                self._generation = self._generation % _GENERATIONS + 1
+                number = self._generation * protocol.SLOTS + self._free.popleft()
             self._handles[number] = handle
             return number
 
-    def alias(self, number: int, handle: Handle) -> None:
-        """Have frames of another number go to a handle too."""
-        with self.lock:
-            self._handles[number] = handle
-
     def forget(self, number: int, *, at_once: bool) -> None:
         """Give up a handle on both sides. Twice is fine."""
+        if not self.is_ours():
+            return
         with self.lock:
             if self._handles.pop(number, None) is None:
                 return
+            is_last = number ^ 1 not in self._handles
         words = protocol.frame(number, protocol.FORGET)
         with contextlib.suppress(SandboxLost, SandboxClosed):
             if at_once:
                 self.send(words)
             else:
                 self.post(words)
-        if number % 2 == 0:
+        if is_last:
             with self.lock:
-                self._free.append(number % protocol.SLOTS)
+                self._free.append((number & ~1) % protocol.SLOTS)
+
+    def is_ours(self) -> bool:
+        """Whether this is the process that opened it, and not a fork of that."""
+        return self._owner == os.getpid()
 
     # Writing
 
@@ -131,6 +140,8 @@ class Link:
             SandboxLost: If the container is gone.
             SandboxClosed: If we ended it.
         """
+        if not self.is_ours():
+            raise SandboxClosed("the sandbox is another process's", sandbox_id=self._sandbox_id)
         with self._send_lock:
             if self._pending:
                 pending, self._pending = self._pending, []
@@ -209,6 +220,18 @@ class Link:
                 return True
             finally:
                 self._pass_duty_on()
+
+    def keep_reading(self) -> None:
+        """Have a thread read for all from now on, for those who poll a descriptor instead."""
+        with self.lock:
+            if self._reader is None and not self.dead:
+                self._reader = threading.Thread(
+                    target=self.wait,
+                    args=(threading.Condition(self.lock), lambda: self.dead, None),
+                    name=f"rock-gym-reader-{self._sandbox_id}",
+                    daemon=True,
+                )
+                self._reader.start()
 
     def _pass_duty_on(self) -> None:
         if not self._reading and self._waiting:
@@ -295,6 +318,7 @@ class Link:
         self.dead = True
         self._hello.notify_all()
         for handle in self._handles.values():
+            handle.lose()
             handle.turn.notify_all()
 
     def loss(self) -> SandboxLost | SandboxClosed:
@@ -319,6 +343,8 @@ class Link:
 
     def close(self) -> None:
         """Hang up, upon which the container ends. Twice is fine."""
+        if not self.is_ours():
+            return
         self._closed = True
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)

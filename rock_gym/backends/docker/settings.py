@@ -24,8 +24,7 @@ LABEL_POOL = "rock-gym.pool"
 LABEL_SPEC = "rock-gym.spec"
 LABEL_MARK = "rock-gym.mark"
 LABEL_LEASE = "rock-gym.lease"
-
-PROFILES = ("default", "strict")
+LABELS = (LABEL, LABEL_OWNER, LABEL_POOL, LABEL_SPEC, LABEL_MARK, LABEL_LEASE)
 
 # What dpkg, apt, tar and su need of root's rights, and nothing that reaches past the container.
 _KEPT_RIGHTS = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"]
@@ -80,12 +79,12 @@ def container_config(
         quota: Whether the storage driver can limit the size of its root.
     """
     strict = spec.profile == "strict"
-    closed = _is_closed(spec, quota)
+    closed = is_closed(spec, quota)
     workdir = workdir_of(spec, image, quota)
+    # Not the spec's own variables: they may be secrets, and commits and inspections show these.
     environment = [*(image["Config"].get("Env") or [])]
     if closed:
         environment.append(f"HOME={_CLOSED_HOME}")
-    environment += [f"{name}={value}" for name, value in spec.env]
     lease = spec.lifetime == "lease"
     user = image["Config"].get("User") or ""
     if strict:
@@ -118,7 +117,7 @@ def container_config(
     }
 
 
-def _is_closed(spec: SandboxSpec, quota: bool) -> bool:
+def is_closed(spec: SandboxSpec, quota: bool) -> bool:
     """Whether the root is read-only. So it is also where only tmpfs can hold a limit on files."""
     return spec.profile == "strict" or (spec.resources.disk_bytes is not None and not quota)
 
@@ -126,7 +125,7 @@ def _is_closed(spec: SandboxSpec, quota: bool) -> bool:
 def workdir_of(spec: SandboxSpec, image: dict[str, Any], quota: bool) -> str:
     """Return where work is done: the image's own directory, where it has one."""
     own = image["Config"].get("WorkingDir") or ""
-    if _is_closed(spec, quota) or own in ("", "/"):
+    if is_closed(spec, quota) or own in ("", "/"):
         return DEFAULT_WORKDIR
     # The engine would resolve it as root, in its own time, wherever it leads.
     if not own.startswith("/") or own.split("/")[1] in ("proc", "sys", "dev"):

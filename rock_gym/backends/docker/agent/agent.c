@@ -914,7 +914,7 @@ static void tell_space(u32 id, const char *path)
 static void pass_channel(struct slot *s, u32 id, void *data, u32 len)
 {
     int theirs = -1;
-    if (s->in < 0 || add_channel(id, &theirs)) {
+    if (s->in < 0 || s->queue_len || add_channel(id, &theirs)) {
         tell(id, END, 0, 0);
         return;
     }
