@@ -132,6 +132,10 @@ class Line(Protocol):
     def heard(self) -> bool:
         """Whether anything has come from the other end."""
 
+    @property
+    def pid(self) -> int | None:
+        """The process that writes there, by the id it has inside; None until it is known."""
+
     def fileno(self) -> int:
         """A descriptor that poll(2) calls readable when ``recv`` has something; -1 once closed."""
 
@@ -162,6 +166,9 @@ class Line(Protocol):
         Raises:
             BrokenPipeError: If the other end is gone.
         """
+
+    def is_there(self) -> bool:
+        """Ask whether the other end is there, which what was sent last does not tell."""
 
     def kill(self) -> None:
         """Kill the process that writes at the other end, and all below it. Never waits."""

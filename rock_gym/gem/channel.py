@@ -167,7 +167,7 @@ class EnvChannel(HostChannel[wire.EnvReply]):
 
     Attributes:
         pidfd: The process, or None before it has said hello.
-        pid: Its process id here.
+        pid: Its process id here; over a line, the one it has inside.
         greeted: Whether its hello was received.
     """
 
@@ -191,6 +191,10 @@ class EnvChannel(HostChannel[wire.EnvReply]):
             return self.pid is not None
         return self._sock.heard
 
+    def is_there(self) -> bool:
+        """Whether the process is there; True also where sending will tell."""
+        return isinstance(self._sock, socket.socket) or self._sock.is_there()
+
     def greet(self, timeout_s: float | None = None) -> wire.EnvReply:
         """Wait for the process's hello and for what comes after it; raises as ``receive``."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -198,6 +202,8 @@ class EnvChannel(HostChannel[wire.EnvReply]):
         if not isinstance(reply, wire.Hello):
             raise wire.WireError(f"a {type(reply).__name__} came before any hello")
         self.greeted = True
+        if not isinstance(self._sock, socket.socket):
+            self.pid = self._sock.pid
         return self.receive(None if deadline is None else deadline - time.monotonic())
 
     def _recv_first(self) -> bytes:

@@ -234,7 +234,7 @@ def _open_process(sandbox: Sandbox, python: GuestPython) -> tuple[Process, socke
     environ = dict(_ENVIRONMENT)
     if python.nltk_data:
         environ["NLTK_DATA"] = os.pathsep.join(python.nltk_data)
-    flags = _FLAGS if python.site_dirs else _FLAGS[1:]
+    flags = _FLAGS[1:] if python.finds_packages else _FLAGS
     argv = [python.executable, *flags, "-c", _BOOT, json.dumps(settings)]
     try:
         if not sandbox.capabilities.sockets:
@@ -248,7 +248,8 @@ def _open_process(sandbox: Sandbox, python: GuestPython) -> tuple[Process, socke
                 raise
     except FileError as error:
         raise EnvUnavailable(
-            f"{python.executable} is not there inside the sandbox: {python.remedy}",
+            f"{python.executable} is not there inside the sandbox: "
+            + (python.remedy or f"make the pool with read_only={python.read_only}"),
             sandbox_id=sandbox.id,
         ) from error
 

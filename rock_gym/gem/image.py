@@ -28,7 +28,8 @@ DEFAULT_BASE = "python:3.11"
 
 _HOME = "/opt/rock-gym"
 _PYTHON = f"{_HOME}/python"
-_SITE = f"{_HOME}/site"
+# By that name, as dill, which data sets use, takes modules elsewhere for the user's own.
+_SITE = f"{_HOME}/site-packages"
 _CACHE = f"{_HOME}/cache"
 _WHEELS = "/var/tmp/rock-gym-wheels"
 _MINORS = (10, 11, 12)
@@ -46,7 +47,7 @@ def image_python(executable: str | None = None) -> GuestPython:
     """
     remedy = f"start from an image that has it, such as {GEM_IMAGE}; rock-gym image build gem"
     if executable is not None:
-        return GuestPython(executable, (), (), None, remedy=remedy)
+        return GuestPython(executable, (), (), None, finds_packages=True, remedy=remedy)
     return GuestPython(_PYTHON, (_SITE,), (), _CACHE, remedy=remedy)
 
 

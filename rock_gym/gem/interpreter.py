@@ -89,7 +89,8 @@ class GuestPython:
             embedded sandbox shows in any case.
         cache: A directory of ours, among those, with bytecode and the like; None if there is none.
         nltk_data: Directories, among those, with a words corpus of the user's own.
-        remedy: What to do where a sandbox does not have it.
+        finds_packages: Whether it is left to find its packages by itself.
+        remedy: What to do where a sandbox does not have it, if not to show what is ``read_only``.
     """
 
     executable: str
@@ -97,6 +98,7 @@ class GuestPython:
     read_only: tuple[str, ...]
     cache: str | None
     nltk_data: tuple[str, ...] = ()
+    finds_packages: bool = False
     remedy: str = ""
 
 
@@ -208,8 +210,7 @@ def _with_cache(executable: str, site_dirs: list[str], shown: list[str], tag: st
     read_only = [path for path in shown if not _is_below(path, ())]
     if cache is not None:
         read_only.append(cache)
-    remedy = f"make the pool with read_only={tuple(read_only)}"
-    return GuestPython(executable, tuple(site_dirs), tuple(read_only), cache, remedy=remedy)
+    return GuestPython(executable, tuple(site_dirs), tuple(read_only), cache)
 
 
 def _cache(executable: str, site_dirs: list[str], tag: str) -> str | None:

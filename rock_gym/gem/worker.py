@@ -224,7 +224,10 @@ class EnvWorker:
 
     @property
     def pid(self) -> int | None:
-        """The process's id on this side of the sandbox; None until it has answered."""
+        """The process's id; None until it has answered.
+
+        It is that of this machine, but where sockets do not reach into sandboxes the one inside.
+        """
         return None if self._channel is None else self._channel.pid
 
     def fileno(self) -> int:
@@ -275,6 +278,8 @@ class EnvWorker:
     def _sent_reset(self, request: wire.Reset) -> bool:
         """Send it, or return False if the process has died since it was last used."""
         assert self._channel is not None
+        if not self._channel.is_there():
+            return False
         # Set first: if something breaks in, half a message may have gone out.
         self._awaited = "reset"
         try:

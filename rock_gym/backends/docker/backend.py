@@ -30,7 +30,6 @@ from rock_gym.errors import (
 )
 from rock_gym.spec import SandboxSpec
 
-INTERNAL_NETWORK = "rock-gym-internal"
 _NETWORKS = ("none", "bridge", "internal")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -107,6 +106,8 @@ class DockerBackend:
         agent = agent_program(machine)
         mark = secrets.token_bytes(protocol.RESET_MARK_BYTES)
         quota = self._has_quota()
+        if spec.network == "internal":
+            engine.ensure_internal_network(settings.INTERNAL_NETWORK)
         config = settings.container_config(
             spec,
             sandbox_id,

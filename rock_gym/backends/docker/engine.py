@@ -165,6 +165,25 @@ class Engine:
             found: list[dict[str, Any]] = self.api.containers(all=True, filters={"label": label})
         return found
 
+    def ensure_internal_network(self, name: str) -> None:
+        """Make a network without a way out, if there is none of that name."""
+        import docker.errors
+
+        with self.translated():
+            if self.api.networks(names=[f"^{name}$"]):
+                return
+            try:
+                self.api.create_network(name, driver="bridge", internal=True, check_duplicate=True)
+            except docker.errors.APIError as error:
+                if error.status_code != 409:  # somebody was faster
+                    raise
+
+    def statistics(self, container: str) -> dict[str, Any]:
+        """Return what a container uses, at once: the engine would wait a second to compare."""
+        with self.translated():
+            found: dict[str, Any] = self.api.stats(container, stream=False, one_shot=True)
+        return found
+
     def attach(self, container: str) -> tuple[socket.socket, bytes]:
         """Attach to the standard streams of a container, so that it ends when we do.
 

@@ -11,6 +11,7 @@ from rock_gym.backends.docker.link import Handle, Link
 from rock_gym.errors import SandboxClosed, SandboxLost
 
 _GRANT_BYTES = protocol.OUTPUT_WINDOW // 4
+_PASS_S = 10.0
 CREDIT = protocol.WORD.pack(protocol.OUTPUT_WINDOW)
 
 
@@ -24,7 +25,9 @@ class AgentLine(Handle):
 
     def __init__(self, link: Link, number: int | None = None) -> None:
         self.heard = False
+        self.pid: int | None = None
         self._chunks: deque[bytes] = deque()
+        self._answers = 0
         self._ended = self._broken = self._closed = False
         self._room = protocol.INPUT_WINDOW
         self._consumed = 0
@@ -42,6 +45,10 @@ class AgentLine(Handle):
             self._room += protocol.WORDS.unpack(payload)[0]
         elif kind == protocol.BROKEN:
             self._broken = True
+        elif kind == protocol.OPENED:
+            self._answers += 1
+        elif kind == protocol.WRITER_IS:
+            self.pid = protocol.WORDS.unpack(payload)[0]
         if self._event is not None and kind in (protocol.OUTPUT, protocol.END):
             os.eventfd_write(self._event, 1)
 
@@ -143,10 +150,25 @@ class AgentLine(Handle):
                 protocol.frame(self.id, protocol.PASS, protocol.WORD.pack(line.id) + data)
                 + protocol.frame(line.id, protocol.CREDIT, CREDIT)
             )
+            # It may never be read, but whether there is anybody to read it is known inside.
+            self.link.wait(line.turn, lambda: line._answers or line._ended, _PASS_S)
+            if not line._answers:
+                raise BrokenPipeError("the other end is gone")
         except (SandboxLost, SandboxClosed) as error:
             line.close()
             raise BrokenPipeError(error.message) from error
+        except BaseException:
+            line.close()
+            raise
         return line
+
+    def is_there(self) -> bool:
+        """Ask whether the other end is there, by a round trip into the container."""
+        before = self._answers
+        with contextlib.suppress(SandboxLost, SandboxClosed):
+            self._send(protocol.PROBE)
+            self.link.wait(self.turn, lambda: self._answers > before or self._ended, _PASS_S)
+        return self._answers > before and not self._broken
 
     def kill(self) -> None:
         """Kill the process that writes at the other end, and all below it. Never waits."""
@@ -154,12 +176,13 @@ class AgentLine(Handle):
             self._send(protocol.KILL)
 
     def close(self) -> None:
-        """Hang up. Twice is fine."""
-        if self.link.is_ours():
-            with self.link.lock:
-                self._closed = True
-                event, self._event = self._event, None
+        """Hang up. Twice is fine. In a forked child it only lets go."""
+        # There another thread may hold the lock for ever.
+        with self.link.lock if self.link.is_ours() else contextlib.nullcontext():
+            self._closed = True
+            event, self._event = self._event, None
+            if self.link.is_ours():
                 self.turn.notify_all()
-            self.link.forget(self.id, at_once=True)
-            if event is not None:
-                os.close(event)
+        self.link.forget(self.id, at_once=True)
+        if event is not None:
+            os.close(event)

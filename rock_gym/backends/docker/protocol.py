@@ -27,6 +27,7 @@ PASS = 14
 RENEW = 15
 STATFS = 16
 SETUP = 17
+PROBE = 18
 
 # From the agent
 READY = 1
@@ -41,6 +42,7 @@ ROOM = 9
 BROKEN = 10
 DATA = 11
 DONE = 12
+WRITER_IS = 13
 
 # Flags of SPAWN
 WITH_INPUT = 1

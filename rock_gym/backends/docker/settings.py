@@ -14,6 +14,8 @@ from rock_gym.errors import SpecError
 from rock_gym.spec import SandboxSpec
 
 RUN_DIR = "/run/rock-gym"
+# Sandboxes on it reach each other, and nothing beyond the engine's machine.
+INTERNAL_NETWORK = "rock-gym-internal"
 DEFAULT_WORKDIR = "/work"
 _CLOSED_HOME = "/home/user"
 AGENT_PATH = f"{RUN_DIR}/.agent"
@@ -141,7 +143,7 @@ def _host_config(
     memory = resources.memory_bytes or (_STRICT_MEMORY_BYTES if strict else 0)
     pids = resources.pids or (_STRICT_PIDS if strict else _DEFAULT_PIDS)
     config: dict[str, Any] = {
-        "NetworkMode": spec.network,
+        "NetworkMode": INTERNAL_NETWORK if spec.network == "internal" else spec.network,
         "CapDrop": ["ALL"],
         "CapAdd": [] if strict else _KEPT_RIGHTS,
         "SecurityOpt": ["no-new-privileges:true"],

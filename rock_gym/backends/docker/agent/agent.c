@@ -17,8 +17,9 @@ typedef unsigned int u32;
 typedef unsigned long u64;
 
 enum { SPAWN = 1, INPUT, CLOSE_INPUT, CREDIT, KILL_BELOW, KILL, FORGET, SNAPSHOT, OPEN_READ, PREAD,
-       OPEN_WRITE, WRITE, COMMIT, PASS, RENEW, STATFS, SETUP };
-enum { READY = 1, OPENED, OUTPUT, ERROR, CONTROL, DIED, END, KILLED, ROOM, BROKEN, DATA, DONE };
+       OPEN_WRITE, WRITE, COMMIT, PASS, RENEW, STATFS, SETUP, PROBE };
+enum { READY = 1, OPENED, OUTPUT, ERROR, CONTROL, DIED, END, KILLED, ROOM, BROKEN, DATA, DONE,
+       WRITER_IS };
 enum { WITH_INPUT = 1, MERGED = 2, WITH_CONTROL = 4, WITH_CHANNEL = 8 };
 
 enum { VERSION = 1, SLOTS = 1024, HEADER = 12, CHUNK = 32768, CONTROL_FD = 9, CHANNEL_FD = 3 };
@@ -187,7 +188,7 @@ struct slot {
     int in, out[3];             /* standard input; output, error, control */
     u8 *queue;                  /* what is still to be written to `in` */
     u32 queue_at, queue_len, taken;
-    u8 closing, ended, died;
+    u8 closing, ended, died, fresh;
     int code;
     long credit;                /* how much more output the owner has room for */
     u32 before[2];              /* output that must go out before the marker, or the end, may */
@@ -652,6 +653,7 @@ static long receive(struct slot *s, int which, u8 *to, u32 limit)
         control.head.type == SCM_CREDENTIALS && s->pidfd < 0 && control.pid > 0) {
         s->pid = control.pid;
         s->pidfd = (int)call2(pidfd_open, control.pid, 0);
+        s->fresh = 1;
     }
     return n;
 }
@@ -676,6 +678,8 @@ static u32 pass_on(struct slot *s, int which, u32 limit)
     }
     frame(out + out_len, (u32)n, s->id, (u32)(OUTPUT + which));
     out_len += (u32)n + HEADER;
+    if (s->fresh) tell2(s->id, WRITER_IS, (u32)s->pid, 0);
+    s->fresh = 0;
     s->credit -= n;
     s->before[which] -= (u32)n < s->before[which] ? (u32)n : s->before[which];
     return (u32)n;
@@ -926,6 +930,8 @@ static void pass_channel(struct slot *s, u32 id, void *data, u32 len)
     if (n != (long)len) { /* it does not take orders: the owner sees a channel that ended */
         forget(slot_of(id));
         tell(id, END, 0, 0);
+    } else {
+        tell2(id, OPENED, 0, 0);
     }
 }
 
@@ -996,7 +1002,10 @@ static void obey(u32 id, u32 type, u8 *data, u32 len)
     else if (type == PREAD && s->kind == READER && len >= 12) read_at(s, data);
     else if (type == WRITE && s->kind == WRITER) write_file(s, data, len);
     else if (type == COMMIT && s->kind == WRITER) commit(s);
-    else if (type == PASS && s->kind == CHANNEL && len > 4)
+    else if (type == PROBE && s->kind == CHANNEL) {
+        pass_on(s, 0, CHUNK); /* which finds out if the other end is gone */
+        tell2(id, OPENED, 0, 0);
+    } else if (type == PASS && s->kind == CHANNEL && len > 4)
         pass_channel(s, words[0], data + 4, len - 4);
 }
 
