@@ -44,12 +44,38 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
-class CommittedImage:
-    """An image made from a container's files.
+class Statistics:
+    """What a sandbox uses at the moment. None stands for what its backend cannot tell.
 
     Attributes:
-        name: What a sandbox is started from it by.
-        size_bytes: How large it is, what it shares with others included.
+        cpu_s: CPU seconds used. Of all processes since the start where a cgroup counts them, else
+            of those that live and of the children they have waited for.
+        memory_bytes: Memory of its processes, and files that are kept in memory.
+        memory_limit_bytes: What that may become; None without a limit.
+        disk_bytes: What its files take.
+        disk_limit_bytes: What they may take; None without a limit.
+        processes: How many processes ``ps`` inside would show, the library's own among them.
+        network_rx_bytes: Bytes received over its network, loopback apart.
+        network_tx_bytes: Bytes sent over its network, loopback apart.
+    """
+
+    cpu_s: float | None = None
+    memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    disk_bytes: int | None = None
+    disk_limit_bytes: int | None = None
+    processes: int | None = None
+    network_rx_bytes: int | None = None
+    network_tx_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedImage:
+    """An image that was made of a sandbox.
+
+    Attributes:
+        name: What sandboxes are started of it by.
+        size_bytes: What it holds, the image it is based on included.
     """
 
     name: str

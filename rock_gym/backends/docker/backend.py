@@ -135,6 +135,8 @@ class DockerBackend:
             settings.workdir_of(spec, image, quota),
             image["Config"],
             settings.is_closed(spec, quota),
+            config["HostConfig"]["Memory"] or None,
+            spec.resources.disk_bytes,
         )
         started = DockerContainer(engine, self.images, made, link, dict(spec.env))
         self._containers.add(started)

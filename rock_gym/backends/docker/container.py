@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from rock_gym.backends.base import CommittedImage, FileWriter
+from rock_gym.backends.base import CommittedImage, FileWriter, Statistics
 from rock_gym.backends.docker import protocol
 from rock_gym.backends.docker.engine import Engine
-from rock_gym.backends.docker.files import AgentFile, AgentWriter
+from rock_gym.backends.docker.files import AgentFile, AgentWriter, space_of
 from rock_gym.backends.docker.images import Images
 from rock_gym.backends.docker.line import CREDIT, AgentLine
 from rock_gym.backends.docker.link import Link
@@ -47,6 +47,8 @@ class Made:
         workdir: Where work is done.
         image_config: The configuration of its image.
         in_memory: Whether its files are in memory alone, as its root is read-only.
+        memory_bytes: Its limit, if it has one.
+        disk_bytes: Its limit, if it has one.
     """
 
     container: str
@@ -54,6 +56,8 @@ class Made:
     workdir: str
     image_config: dict[str, Any]
     in_memory: bool
+    memory_bytes: int | None
+    disk_bytes: int | None
 
 
 class DockerContainer:
@@ -185,6 +189,34 @@ class DockerContainer:
         if self._killed:
             raise self._link.loss()
         return self._images.commit(self.container, name, self._made.image_config)
+
+    def statistics(self) -> Statistics:
+        """Tell what it uses at the moment, by the engine's figures."""
+        if not self.is_alive():
+            raise self._link.loss()
+        figures = self._engine.statistics(self.container)
+        memory, networks = figures.get("memory_stats", {}), figures.get("networks") or {}
+        # Files that the kernel keeps in memory only while nobody needs it are not counted.
+        idle = memory.get("stats", {})
+        unneeded = idle.get("total_inactive_file", idle.get("inactive_file", 0))
+        used = memory.get("usage")
+        return Statistics(
+            cpu_s=figures.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage", 0) / 1e9,
+            memory_bytes=None if used is None else max(0, used - unneeded),
+            memory_limit_bytes=self._made.memory_bytes,
+            disk_bytes=self._disk_bytes(),
+            disk_limit_bytes=self._made.disk_bytes,
+            processes=figures.get("pids_stats", {}).get("current"),
+            network_rx_bytes=sum(each["rx_bytes"] for each in networks.values()),
+            network_tx_bytes=sum(each["tx_bytes"] for each in networks.values()),
+        )
+
+    def _disk_bytes(self) -> int | None:
+        """Return what lies in the work directory, where that has a file system of its own."""
+        if not self._made.in_memory:
+            return None  # the engine would have to add up all files
+        total, free = space_of(self._link, self.workdir)
+        return total - free
 
     # The end
 

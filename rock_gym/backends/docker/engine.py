@@ -78,6 +78,8 @@ class Engine:
         import requests
 
         try:
+            # docker-py forgets to close a socket that it could not connect.
+            self._connect().close()
             yield
         except docker.errors.ImageNotFound as error:
             raise self.no_image(image or "?") from error

@@ -68,6 +68,25 @@ class _File(Handle):
         return FileError(f"{self.path}: {os.strerror(code)}", path=self.path, reason=reason)
 
 
+def space_of(link: Link, path: str) -> tuple[int, int]:
+    """Return the size of the file system at a path, and what of it is free, in bytes.
+
+    Raises:
+        FileError: If there is nothing of that path.
+        SandboxLost: If the container is gone.
+    """
+    file = _File(link, path)
+    try:
+        link.send(protocol.frame(file.id, protocol.STATFS, os.fsencode(path) + b"\0"))
+        _, data = file.answer()
+    finally:
+        link.forget(file.id, at_once=False)
+    code, total, free = protocol.SPACE.unpack(data)
+    if code:
+        raise file.error(code)
+    return total, free
+
+
 class AgentFile(io.RawIOBase):
     """A file inside, open for reading."""
 

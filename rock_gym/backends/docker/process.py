@@ -18,8 +18,8 @@ _STREAMS = {
     protocol.ERROR: STDERR,
     protocol.CONTROL_OUTPUT: CONTROL,
 }
-_OPEN_S = 30.0
-_KILL_S = 5.0
+_OPEN_S = 10.0
+_KILL_S = 2.0
 _GRANT_BYTES = protocol.OUTPUT_WINDOW // 4
 _PIECE_BYTES = 32768
 

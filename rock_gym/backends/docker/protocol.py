@@ -62,6 +62,7 @@ HEADER = struct.Struct("<III")
 WORD = struct.Struct("<I")
 WORDS = struct.Struct("<II")
 AT = struct.Struct("<QI")
+SPACE = struct.Struct("<3Q")
 
 
 def frame(handle: int, kind: int, payload: bytes = b"") -> bytes:
