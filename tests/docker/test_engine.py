@@ -18,7 +18,7 @@ import pytest
 from rock_gym import Sandbox, SandboxPool
 from rock_gym.backends.docker import DockerBackend
 from rock_gym.errors import BackendUnavailable, RockGymError, SandboxLost
-from tests.contract.support import eventually, within
+from tests.contract.support import eventually, wait_gone, within
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -35,7 +35,9 @@ class PrivateEngine:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = ["dockerd", f"--data-root={self.place}/data", f"--exec-root={self.place}/exec"]
+        self.end_containerd()
+        # A network namespace of its own: without a bridge it removes the machine's.
+        command = ["unshare", "--net", "dockerd", f"--data-root={self.place}/data", f"--exec-root={self.place}/exec"]
         command += [f"--pidfile={self.place}/pid", "-H", self.url, "--bridge=none"]
         command += ["--iptables=false", "--log-level=error"]
         with (self.place / "log").open("ab") as log:
@@ -43,6 +45,14 @@ class PrivateEngine:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         assert eventually(self.answers, 60), (self.place / "log").read_text()[-2000:]
+
+    def end_containerd(self) -> None:
+        """End what a killed engine leaves running, which the next one would trip over."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((self.place / "exec" / "containerd" / "containerd.pid").read_text())
+            os.kill(pid, signal.SIGKILL)
+            wait_gone({pid})
+            (self.place / "exec" / "containerd" / "containerd.pid").unlink()
 
     def answers(self) -> bool:
         try:
