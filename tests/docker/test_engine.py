@@ -37,7 +37,13 @@ class PrivateEngine:
     def start(self) -> None:
         self.end_containerd()
         # A network namespace of its own: without a bridge it removes the machine's.
-        command = ["unshare", "--net", "dockerd", f"--data-root={self.place}/data", f"--exec-root={self.place}/exec"]
+        command = [
+            "unshare",
+            "--net",
+            "dockerd",
+            f"--data-root={self.place}/data",
+            f"--exec-root={self.place}/exec",
+        ]
         command += [f"--pidfile={self.place}/pid", "-H", self.url, "--bridge=none"]
         command += ["--iptables=false", "--log-level=error"]
         with (self.place / "log").open("ab") as log:

@@ -6,5 +6,6 @@ So a command costs no exec, and the container ends when the stream does.
 """
 
 from rock_gym.backends.docker.backend import DockerBackend
+from rock_gym.backends.docker.images import Credentials
 
-__all__ = ["DockerBackend"]
+__all__ = ["Credentials", "DockerBackend"]

@@ -24,6 +24,7 @@ _NAME = re.compile(
     r"[a-z0-9][a-z0-9._-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[\w][\w.-]{0,127})?"
 )
 _KEPT_LINES = 20
+_LONGEST_NAME = 255
 
 Progress = Callable[[str], None]
 
@@ -120,15 +121,18 @@ class Images:
             SpecError: If it is no name of an image.
         """
         repository, tag = split_name(name)
-        with self._engine.translated(name):
-            lines = self._engine.api.pull(
-                repository,
-                tag=tag,
-                stream=True,
-                decode=True,
-                auth_config=credentials.as_json() if credentials else None,
-            )
-            failed = _follow(lines, progress)
+        try:
+            with self._engine.translated():
+                lines = self._engine.api.pull(
+                    repository,
+                    tag=tag,
+                    stream=True,
+                    decode=True,
+                    auth_config=credentials.as_json() if credentials else None,
+                )
+                failed = _follow(lines, progress)
+        except StartFailed as error:
+            failed = error.message
         if failed is not None:
             raise ImageNotFound(f"the image {name!r} cannot be fetched: {failed}")
 
@@ -209,7 +213,7 @@ def split_name(name: str) -> tuple[str, str]:
     Raises:
         SpecError: If it is no name of an image.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
         raise SpecError(f"not a name for an image: {name!r}; write it like 'me/tools:1.0'")
     head, colon, tag = name.rpartition(":")
     return (head, tag) if colon and "/" not in tag else (name, "latest")
@@ -217,22 +221,25 @@ def split_name(name: str) -> tuple[str, str]:
 
 def _changes(config: dict[str, Any]) -> list[str]:
     """Undo, in an image, what was special to the container: our first process and our labels."""
-    changes = [
-        f"ENTRYPOINT {json.dumps(config.get('Entrypoint') or [])}",
-        f"CMD {json.dumps(config.get('Cmd') or [])}",
-        f"WORKDIR {config.get('WorkingDir') or '/'}",
-    ]
+    entrypoint, command = config.get("Entrypoint"), config.get("Cmd")
+    changes = [f"WORKDIR {config.get('WorkingDir') or '/'}"]
+    if entrypoint:
+        changes.append(f"ENTRYPOINT {json.dumps(entrypoint)}")
+    if command or not entrypoint:
+        # With neither, the container's own would come through.
+        changes.append(f"CMD {json.dumps(command or ['/bin/sh'])}")
     # A label cannot be taken away. Empty, it says that nobody owns what is started from the image.
     return changes + [f'LABEL {label}=""' for label in settings.LABELS]
 
 
 def _follow(lines: Iterator[dict[str, Any]], progress: Progress) -> str | None:
     """Pass on what an engine tells while it works. Returns what went wrong, or None."""
-    for line in lines:
+    failed = None
+    for line in lines:  # to the end, which closes the connection
         if "error" in line:
-            return str(line["error"])
+            failed = str(line["error"])
         words = [line.get("id"), line.get("status"), line.get("progress"), line.get("stream")]
         text = " ".join(str(word).strip() for word in words if word)
         if text:
             progress(text)
-    return None
+    return failed

@@ -102,8 +102,9 @@ def container_config(
         "Env": environment,
         # The engine makes the directory as root's, and so it would stay below a tmpfs.
         "WorkingDir": "/" if workdir in mounts else workdir,
-        "Entrypoint": ["/bin/sh", "-c", boot],
-        "Cmd": [],
+        # None, so that a commit has none to undo.
+        "Entrypoint": [""],
+        "Cmd": ["/bin/sh", "-c", boot],
         "Labels": labels,
         "OpenStdin": True,
         # The end of our attachment is the end of its input, and so of the container.
