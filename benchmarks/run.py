@@ -389,6 +389,13 @@ def import_time(count: int) -> Samples:
     return Samples(samples.ours[1:], samples.floor[1:])
 
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import docker_rows  # noqa: E402
+
+docker_rows.add_rows(row, Samples, take_turns)
+
+
 # The table
 
 

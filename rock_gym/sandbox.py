@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rock_gym.backends import get_backend
@@ -104,7 +104,7 @@ class Sandbox:
         self.id = container.id
         self.spec = spec
         self.backend = backend.name
-        self.capabilities = backend.capabilities
+        self.capabilities = replace(backend.capabilities, sockets=container.takes_sockets)
         self._container = container
         self._lock = threading.Lock()
         self._sessions: dict[str, NamedShell] = {}

@@ -252,6 +252,10 @@ class Container(Protocol):
         """
 
     @property
+    def takes_sockets(self) -> bool:
+        """Whether ``open(channel=...)`` works, which may be asked for one container alone."""
+
+    @property
     def environ(self) -> Mapping[str, str]:
         """What a process gets for its environment unless it is given more."""
 

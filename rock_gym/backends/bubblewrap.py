@@ -147,6 +147,7 @@ class BubblewrapContainer:
     workdir = host.WORK
     run_dir = host.RUN
     script_dir = host.SCRIPTS
+    takes_sockets = True
 
     def __init__(
         self,

@@ -7,7 +7,9 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,20 @@ from typing import Any
 import pytest
 
 import rock_gym
-from rock_gym import Sandbox
+from rock_gym import Sandbox, SandboxPool
 from rock_gym.backends.docker import backend as docker_backend
 from rock_gym.backends.docker.engine import _explain
-from rock_gym.errors import CommandTimeout, ImageNotFound, SandboxLost, SpecError, StartFailed
+from rock_gym.errors import (
+    CommandTimeout,
+    ImageNotFound,
+    SandboxLost,
+    SpecError,
+    StartFailed,
+    StepTimeout,
+)
+from rock_gym.gem.worker import EnvConfig, lease_worker, with_guest
 from rock_gym.spec import SandboxSpec
-from tests.contract.support import Owner, containers_of, eventually, within
+from tests.contract.support import Owner, containers_of, eventually, members, within
 
 AGENT = Path(docker_backend.__file__).parent / "agent"
 
@@ -317,3 +327,37 @@ class TestSpecs:
     def test_a_missing_gem_image_names_the_command(self) -> None:
         with pytest.raises(ImageNotFound, match="rock-gym image build gem"):
             Sandbox.start("rock-gym/gem:0.0.0", backend="docker")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may signal what runs in containers")
+class TestRunDirectories:
+    def test_gem_steps_go_over_a_socket(self) -> None:
+        spec = with_guest(SandboxSpec.of(run_dir=True), backend="docker")
+        with SandboxPool.from_spec(spec, backend="docker") as pool:
+            with rock_gym.make("game:GuessTheNumber-v0-easy", pool=pool) as env:
+                env.reset(seed=1)
+                assert env.unwrapped.sandbox.capabilities.sockets is True
+                worker = env.unwrapped._worker
+                # The pid is that of this machine, by the kernel's word.
+                assert worker.pid in members(env.unwrapped.sandbox)
+                assert env.step("\\boxed{1}")[1] is not None
+            with pytest.raises(StepTimeout):
+                lost = lease_worker(EnvConfig("game:GuessTheNumber-v0-easy"), pool)
+                lost.reset(1)
+                os.kill(lost.pid, signal.SIGSTOP)
+                try:
+                    lost.step("\\boxed{1}", 0.2)
+                finally:
+                    lost.close()
+
+    def test_nothing_of_it_is_left(self, start: Any) -> None:
+        """Neither on the host nor, once the first process has come, inside."""
+        before = set(Path(tempfile.gettempdir()).glob("rock-gym-run-*"))
+        sandbox = start(run_dir=True)
+        assert set(Path(tempfile.gettempdir()).glob("rock-gym-run-*")) == before
+        assert sandbox.execute("ls -A /run/rock-gym-host").stdout == ""
+        assert sandbox.execute("touch /run/rock-gym-host/x").exit_code != 0
+
+    def test_not_with_code_that_nobody_has_read(self) -> None:
+        with pytest.raises(SpecError, match="run_dir"):
+            Sandbox.start(backend="docker", run_dir=True, profile="strict")

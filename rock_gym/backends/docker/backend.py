@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rock_gym.backends.base import Capabilities
-from rock_gym.backends.docker import protocol, settings
+from rock_gym.backends.docker import protocol, settings, side
 from rock_gym.backends.docker.container import DockerContainer, Made
 from rock_gym.backends.docker.engine import Engine
 from rock_gym.backends.docker.images import Images
@@ -94,6 +94,7 @@ class DockerBackend:
         """Refuse what can never be started here; see ``Backend.check``."""
         if spec.network not in _NETWORKS:
             raise SpecError(f"network must be one of {_NETWORKS}, not {spec.network!r}")
+        side.check(spec)
         self.images.check(spec)
 
     def start(self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0) -> DockerContainer:
@@ -103,32 +104,35 @@ class DockerBackend:
         engine = self.engine
         image = self.images.supply(spec)
         machine = _machine_of(image)
+        setup = secrets.token_bytes(protocol.RESET_MARK_BYTES) + filter_program(machine)
         agent = agent_program(machine)
-        mark = secrets.token_bytes(protocol.RESET_MARK_BYTES)
         quota = self._has_quota()
         if spec.network == "internal":
             engine.ensure_internal_network(settings.INTERNAL_NETWORK)
-        config = settings.container_config(
-            spec,
-            sandbox_id,
-            image,
-            agent_bytes=len(agent),
-            labels=_labels(spec, sandbox_id, mark),
-            quota=quota,
-        )
-        container = engine.create(sandbox_id, config)
-        link: Link | None = None
-        try:
-            link = Link(*engine.attach(container), sandbox_id)
-            engine.start(container)
-            self._hand_over(link, agent, mark + filter_program(machine), deadline)
-        except BaseException:
-            if link is not None:
-                link.close()
-            engine.remove(container)
-            if link is not None:
-                link.free()
-            raise
+        with side.Door() if spec.run_dir else contextlib.nullcontext() as door:
+            config = settings.container_config(
+                spec,
+                sandbox_id,
+                image,
+                agent_bytes=len(agent),
+                labels=_labels(spec, sandbox_id, setup[: protocol.RESET_MARK_BYTES]),
+                quota=quota,
+                door=door.directory if door is not None else None,
+            )
+            container = engine.create(sandbox_id, config)
+            link: Link | None = None
+            try:
+                link = Link(*engine.attach(container), sandbox_id)
+                engine.start(container)
+                self._hand_over(link, agent, setup, deadline)
+                beside = self._meet(door, link, container, deadline)
+            except BaseException:
+                if link is not None:
+                    link.close()
+                engine.remove(container)
+                if link is not None:
+                    link.free()
+                raise
         made = Made(
             container,
             sandbox_id,
@@ -138,9 +142,20 @@ class DockerBackend:
             config["HostConfig"]["Memory"] or None,
             spec.resources.disk_bytes,
         )
-        started = DockerContainer(engine, self.images, made, link, dict(spec.env))
+        started = DockerContainer(engine, self.images, made, link, dict(spec.env), beside)
         self._containers.add(started)
         return started
+
+    def _meet(
+        self, door: side.Door | None, link: Link, container: str, deadline: float
+    ) -> side.Side | None:
+        """Have the first process come to the door, before anything else runs inside."""
+        if door is None:
+            return None
+        link.send(door.order())
+        told = self.engine.inspect(container)
+        pid = told["State"]["Pid"] if told is not None else 0
+        return door.accept(pid, deadline - time.monotonic())
 
     def _hand_over(self, link: Link, agent: bytes, setup: bytes, deadline: float) -> None:
         """Give the container its first process, and wait until that answers."""

@@ -20,6 +20,7 @@ from rock_gym.backends.docker.line import CREDIT, AgentLine
 from rock_gym.backends.docker.link import Link
 from rock_gym.backends.docker.process import AgentProcess
 from rock_gym.backends.docker.settings import RUN_DIR
+from rock_gym.backends.docker.side import Side
 from rock_gym.errors import (
     BackendUnavailable,
     FileError,
@@ -69,6 +70,7 @@ class DockerContainer:
         made: What it was made as.
         link: The stream to its first process, which has greeted.
         env: Variables that its processes get beyond the image's.
+        beside: Where sockets are passed in, if they can be.
     """
 
     run_dir = RUN_DIR
@@ -81,6 +83,7 @@ class DockerContainer:
         made: Made,
         link: Link,
         env: Mapping[str, str],
+        beside: Side | None,
     ) -> None:
         assert link.greeting is not None
         self.id = made.sandbox_id
@@ -89,6 +92,8 @@ class DockerContainer:
         self.shell, environ = _read_greeting(link.greeting)
         self.environ: Mapping[str, str] = {**environ, **env}
         self._made = made
+        self._side = beside
+        self.takes_sockets = beside is not None
         self._images = images
         self._engine = engine
         self._link = link
@@ -114,7 +119,7 @@ class DockerContainer:
     ) -> AgentProcess:
         """Start a process inside; see ``Container.open``."""
         assert not script, "there is no script_dir"
-        if channel is not None:
+        if channel is not None and self._side is None:
             raise BackendUnavailable("no socket can be passed into this container; use open_line")
         flags = (
             stdin * protocol.WITH_INPUT
@@ -123,7 +128,12 @@ class DockerContainer:
         )
         process = self._handle()
         try:
-            self._start(process, argv, env, cwd, flags)
+            if channel is not None and self._side is not None:
+                with self._side.lock:
+                    self._side.send(channel)
+                    self._start(process, argv, env, cwd, flags | protocol.WITH_SOCKET)
+            else:
+                self._start(process, argv, env, cwd, flags)
         except BaseException:
             process.close()
             raise
@@ -245,6 +255,8 @@ class DockerContainer:
         if problem is not None:
             _log.warning("%s may still be there: %s; see rock-gym reap", self.id, problem)
         self._link.free()
+        if self._side is not None:
+            self._side.close()
 
     def lost(self) -> SandboxLost | SandboxClosed:
         """Return the error for its loss."""

@@ -28,6 +28,7 @@ RENEW = 15
 STATFS = 16
 SETUP = 17
 PROBE = 18
+JOIN = 19
 
 # From the agent
 READY = 1
@@ -49,6 +50,7 @@ WITH_INPUT = 1
 MERGED = 2
 WITH_CONTROL = 4
 WITH_CHANNEL = 8
+WITH_SOCKET = 16
 
 # What a process may send before we have to grant more, and what may wait for it inside.
 OUTPUT_WINDOW = 1 << 19

@@ -10,6 +10,7 @@ import json
 import random
 from typing import Any
 
+from rock_gym.backends.docker import side
 from rock_gym.errors import SpecError
 from rock_gym.spec import SandboxSpec
 
@@ -69,6 +70,7 @@ def container_config(
     agent_bytes: int,
     labels: dict[str, str],
     quota: bool,
+    door: str | None = None,
 ) -> dict[str, Any]:
     """Return the engine's description of a container.
 
@@ -79,6 +81,7 @@ def container_config(
         agent_bytes: The size of the first process's program.
         labels: Its labels.
         quota: Whether the storage driver can limit the size of its root.
+        door: A directory to show at ``side.MOUNTED_AT``.
     """
     strict = spec.profile == "strict"
     closed = is_closed(spec, quota)
@@ -116,7 +119,10 @@ def container_config(
         "StopSignal": "SIGKILL",
         "Healthcheck": {"Test": ["NONE"]},
         "ExposedPorts": {f"{inner}/tcp": {} for inner, _ in spec.ports},
-        "HostConfig": _host_config(spec, mounts, closed, lease, quota),
+        "HostConfig": {
+            **_host_config(spec, mounts, closed, lease, quota),
+            "Mounts": _binds(spec, door),
+        },
     }
 
 
@@ -178,12 +184,17 @@ def _host_config(
             f"{inner}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(outer or "")}]
             for inner, outer in spec.ports
         }
-    if spec.read_only:
-        config["Mounts"] = [
-            {"Type": "bind", "Source": path, "Target": path, "ReadOnly": True}
-            for path in spec.read_only
-        ]
     return config
+
+
+def _binds(spec: SandboxSpec, door: str | None) -> list[dict[str, Any]]:
+    shown = [(path, path) for path in spec.read_only]
+    if door is not None:
+        shown.append((door, side.MOUNTED_AT))
+    return [
+        {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True}
+        for source, target in shown
+    ]
 
 
 def _ulimits(spec: SandboxSpec) -> list[dict[str, Any]]:

@@ -17,10 +17,10 @@ typedef unsigned int u32;
 typedef unsigned long u64;
 
 enum { SPAWN = 1, INPUT, CLOSE_INPUT, CREDIT, KILL_BELOW, KILL, FORGET, SNAPSHOT, OPEN_READ, PREAD,
-       OPEN_WRITE, WRITE, COMMIT, PASS, RENEW, STATFS, SETUP, PROBE };
+       OPEN_WRITE, WRITE, COMMIT, PASS, RENEW, STATFS, SETUP, PROBE, JOIN };
 enum { READY = 1, OPENED, OUTPUT, ERROR, CONTROL, DIED, END, KILLED, ROOM, BROKEN, DATA, DONE,
        WRITER_IS };
-enum { WITH_INPUT = 1, MERGED = 2, WITH_CONTROL = 4, WITH_CHANNEL = 8 };
+enum { WITH_INPUT = 1, MERGED = 2, WITH_CONTROL = 4, WITH_CHANNEL = 8, WITH_SOCKET = 16 };
 
 enum { VERSION = 1, SLOTS = 1024, HEADER = 12, CHUNK = 32768, CONTROL_FD = 9, CHANNEL_FD = 3 };
 enum { INPUT_BYTES = 1 << 18, ROOM_STEP = 1 << 16, IN_BYTES = 4 << 20, OUT_BYTES = 1 << 18 };
@@ -212,7 +212,7 @@ static u8 reset_mark[RESET_BYTES];
 static int leased;
 static long deadline;
 static char **environment, *self;
-static int signals;
+static int signals, side = -1;
 
 /* Sending */
 
@@ -559,6 +559,30 @@ static int add_channel(u32 id, int *theirs)
     return 0;
 }
 
+/* The owner is a process of this machine, and passes sockets beside the stream. */
+static void join(const char *path, u32 len)
+{
+    struct { unsigned short family; char path[108]; } address = {AF_UNIX, {0}};
+    if (side >= 0 || len > sizeof address.path) return;
+    memcpy(address.path, path, len);
+    side = (int)call3(socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (call3(connect, side, &address, sizeof address) < 0) close_fd(&side);
+}
+
+/* It was sent before the order that needs it, so this waits for nobody. */
+static int take_socket(int *theirs)
+{
+    u32 word = 0;
+    struct { struct cmsghdr head; int fd, pad; } control = {{0, 0, 0}, -1, 0};
+    struct iovec part = {&word, sizeof word};
+    struct msghdr message = {0, 0, &part, 1, &control, sizeof control, 0};
+    long n = call3(recvmsg, side, &message, 0x40000000);
+    if (n != sizeof word || control.head.type != SCM_RIGHTS || control.fd < 0)
+        return n < 0 ? (int)-n : E_INVAL;
+    *theirs = control.fd;
+    return 0;
+}
+
 static void spawn(u32 id, char *data, u32 len)
 {
     struct plan p = {0, 0, 0, 0, 0, 0};
@@ -569,6 +593,10 @@ static void spawn(u32 id, char *data, u32 len)
         answer[0] = (u32)add_streams(s, p.flags, fds);
         /* The owner numbers a process's channel one more than the process. */
         if (!answer[0] && p.flags & WITH_CHANNEL) answer[0] = (u32)add_channel(id + 1, &fds[4]);
+        if (p.flags & WITH_SOCKET) { /* taken in any case, or it would be the next one's */
+            int error = take_socket(&fds[4]);
+            if (!answer[0]) answer[0] = (u32)error;
+        }
         if (!answer[0]) answer[0] = (u32)-call2(pipe2, report, O_CLOEXEC);
     }
     if (!answer[0]) {
@@ -989,6 +1017,7 @@ static void obey(u32 id, u32 type, u8 *data, u32 len)
     else if (type == OPEN_WRITE && len > 4 && !data[len - 1]) open_write(id, data, len);
     else if (type == STATFS && len && !data[len - 1]) tell_space(id, (char *)data);
     else if (type == SETUP && len >= RESET_BYTES) set_up(data, len);
+    else if (type == JOIN && len && !data[len - 1]) join((char *)data, len);
     else if (type == RENEW) deadline = words[0] ? now() + words[0] : 0;
     else if (!s) return; /* it has been forgotten, or could not be started */
     else if (type == FORGET) forget(s);
