@@ -149,7 +149,7 @@ def add_rows(row: AddRow, samples: type[Samples], take_turns: TakeTurns) -> None
             SandboxPool.from_spec(spec, backend="docker") as pool,
             GemInProcess(GAME, ACTION) as raw,
         ):
-            env = rock_gym.make(GAME, pool=pool).unwrapped
+            env: Any = rock_gym.make(GAME, pool=pool).unwrapped
             env.reset(seed=1)
             if options:
                 # Like ours, which the table pins: with a socket the process is one of this machine.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rock_gym import cli_docker
 from rock_gym._version import __version__
 from rock_gym.errors import RockGymError
 
@@ -103,26 +104,9 @@ def image() -> None:
     """Manage images of the Docker Engine."""
 
 
-@image.group("build")
-def image_build() -> None:
-    """Build images."""
-
-
-@image_build.command("gem")
-@click.option("--base", default="python:3.11", show_default=True, help="What to start from.")
-@click.option("--name", metavar="NAME", help="What to call it.")
-@click.option("--python", metavar="PATH", help="An interpreter here, of the base's version.")
-def image_build_gem(base: str, name: str | None, python: str | None) -> None:
-    """Build the image for GEM environments, from any base with Python 3.10 to 3.12."""
-    from rock_gym.gem.image import GEM_IMAGE, build_image
-
-    built = build_image(
-        base,
-        name=name or GEM_IMAGE,
-        python=python,
-        progress=lambda line: click.echo(line, err=True),
-    )
-    click.echo(f"{built.name} {built.size_bytes >> 20} MiB")
+image.add_command(cli_docker.build)
+main.add_command(cli_docker.ps)
+main.add_command(cli_docker.reap)
 
 
 @dataclass(frozen=True)

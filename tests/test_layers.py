@@ -25,6 +25,7 @@ TIERS = (
     ("sandbox",),
     ("pool", "gem"),
     ("envs",),
+    ("cli_docker",),
     ("registration", "server", "cli", "adapters"),
     ("__init__", "__main__"),
 )

@@ -341,14 +341,12 @@ class TestRunDirectories:
                 # The pid is that of this machine, by the kernel's word.
                 assert worker.pid in members(env.unwrapped.sandbox)
                 assert env.step("\\boxed{1}")[1] is not None
+            stuck = lease_worker(EnvConfig("game:GuessTheNumber-v0-easy"), pool)
+            stuck.reset(1)
+            os.kill(stuck.pid, signal.SIGSTOP)
             with pytest.raises(StepTimeout):
-                lost = lease_worker(EnvConfig("game:GuessTheNumber-v0-easy"), pool)
-                lost.reset(1)
-                os.kill(lost.pid, signal.SIGSTOP)
-                try:
-                    lost.step("\\boxed{1}", 0.2)
-                finally:
-                    lost.close()
+                stuck.step("\\boxed{1}", 0.2)
+            stuck.close()
 
     def test_nothing_of_it_is_left(self, start: Any) -> None:
         """Neither on the host nor, once the first process has come, inside."""

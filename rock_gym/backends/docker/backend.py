@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import secrets
 import threading
 import time
 import weakref
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,8 @@ from rock_gym.errors import (
 from rock_gym.spec import SandboxSpec
 
 _NETWORKS = ("none", "bridge", "internal")
+# How long a lease runs on that nobody renews.
+LEASE_S = 900.0
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -141,10 +146,95 @@ class DockerBackend:
             settings.is_closed(spec, quota),
             config["HostConfig"]["Memory"] or None,
             spec.resources.disk_bytes,
+            spec.lifetime == "lease",
         )
         started = DockerContainer(engine, self.images, made, link, dict(spec.env), beside)
         self._containers.add(started)
+        if made.leased:
+            started.renew(LEASE_S)
         return started
+
+    def leases(self) -> builtins.list[str]:
+        """Return the ids of sandboxes that can be adopted."""
+        return [
+            found["Labels"][settings.LABEL]
+            for found in self.engine.list(settings.LABEL_LEASE)
+            if found["State"] == "running"
+        ]
+
+    def adopt(
+        self, sandbox_id: str, timeout_s: float = 60.0
+    ) -> tuple[SandboxSpec, DockerContainer]:
+        """Take over a lease whose owner has ended. What ran in it is killed; its files stay.
+
+        Variables of its spec are secrets, which the engine was not told: they are gone.
+
+        Raises:
+            SandboxLost: If there is none of that id, or it has ended.
+            StartFailed: If it does not answer.
+        """
+        engine = self.engine
+        told = engine.inspect(sandbox_id)
+        labels = told["Config"]["Labels"] if told is not None else {}
+        if told is None or settings.LABEL_LEASE not in labels or not told["State"]["Running"]:
+            raise SandboxLost("there is no lease of that id; start another one")
+        spec = replace(SandboxSpec.from_json(json.loads(labels[settings.LABEL_SPEC])), env=())
+        image = engine.inspect_image(told["Image"])
+        mark = bytes.fromhex(labels[settings.LABEL_MARK])
+        link = Link(*engine.attach(told["Id"]), sandbox_id, mark)
+        try:
+            link.send(mark)
+            if link.await_greeting(timeout_s) is None:
+                raise StartFailed("the sandbox does not answer", sandbox_id=sandbox_id)
+        except BaseException:
+            link.close()
+            link.free()
+            raise
+        quota = self._has_quota()
+        made = Made(
+            told["Id"],
+            sandbox_id,
+            settings.workdir_of(spec, image, quota),
+            image["Config"],
+            settings.is_closed(spec, quota),
+            told["HostConfig"]["Memory"] or None,
+            spec.resources.disk_bytes,
+            leased=True,
+        )
+        adopted = DockerContainer(engine, self.images, made, link, {}, None)
+        self._containers.add(adopted)
+        return spec, adopted
+
+    def list(self) -> list[dict[str, str]]:
+        """Return what is known of each container of ours, whoever started it."""
+        return [
+            {
+                "id": found["Labels"].get(settings.LABEL) or found["Names"][0].lstrip("/"),
+                "state": found["State"],
+                "image": found["Image"],
+                "lifetime": "lease" if settings.LABEL_LEASE in found["Labels"] else "owner",
+                "owner": "dead" if is_dead(found["Labels"][settings.LABEL_OWNER]) else "alive",
+                "pool": found["Labels"].get(settings.LABEL_POOL, ""),
+            }
+            for found in self.engine.list(settings.LABEL_OWNER)
+        ]
+
+    def reap(self) -> builtins.list[str]:
+        """Remove what owners that have died left behind, and leases that have ended.
+
+        Returns:
+            The names of what was removed.
+        """
+        removed = []
+        for found in self.engine.list(settings.LABEL_OWNER):
+            labels = found["Labels"]
+            runs = found["State"] in ("running", "paused")
+            if is_dead(labels[settings.LABEL_OWNER]) and not (
+                runs and settings.LABEL_LEASE in labels
+            ):
+                self.engine.remove(found["Id"])
+                removed.append(found["Names"][0].lstrip("/"))
+        return removed
 
     def _meet(
         self, door: side.Door | None, link: Link, container: str, deadline: float
@@ -189,9 +279,12 @@ class DockerBackend:
                 engine.remove(found["Id"])
 
     def close(self) -> None:
-        """Kill every container that is left; see ``Backend.close``."""
+        """Kill every container that is left but leases; see ``Backend.close``."""
         for container in tuple(self._containers):
-            container.kill()
+            if container.is_leased:
+                container.detach()
+            else:
+                container.kill()
         with self._lock:
             engine, self._engine, self._images = self._engine, None, None
         if engine is not None:
@@ -199,12 +292,15 @@ class DockerBackend:
 
 
 def _labels(spec: SandboxSpec, sandbox_id: str, mark: bytes) -> dict[str, str]:
-    return {
+    labels = {
         settings.LABEL: sandbox_id,
         settings.LABEL_OWNER: owner_label(),
+        settings.LABEL_POOL: hashlib.sha256(repr(spec).encode()).hexdigest()[:12],
         settings.LABEL_SPEC: settings.spec_label(spec),
-        settings.LABEL_MARK: mark.hex(),
     }
+    if spec.lifetime == "lease":
+        labels |= {settings.LABEL_LEASE: "1", settings.LABEL_MARK: mark.hex()}
+    return labels
 
 
 def _machine_of(image: dict[str, Any]) -> str:

@@ -50,6 +50,7 @@ class Made:
         in_memory: Whether its files are in memory alone, as its root is read-only.
         memory_bytes: Its limit, if it has one.
         disk_bytes: Its limit, if it has one.
+        leased: Whether it is a lease, and does not end with its owner.
     """
 
     container: str
@@ -59,6 +60,7 @@ class Made:
     in_memory: bool
     memory_bytes: int | None
     disk_bytes: int | None
+    leased: bool
 
 
 class DockerContainer:
@@ -94,6 +96,7 @@ class DockerContainer:
         self._made = made
         self._side = beside
         self.takes_sockets = beside is not None
+        self.is_leased = made.leased
         self._images = images
         self._engine = engine
         self._link = link
@@ -257,6 +260,29 @@ class DockerContainer:
         self._link.free()
         if self._side is not None:
             self._side.close()
+
+    # Leases
+
+    def renew(self, seconds: float) -> None:
+        """Have a lease end so many seconds from now, unless it is renewed again.
+
+        Raises:
+            SpecError: If it is no lease.
+            SandboxLost: If the container has died.
+        """
+        if not self._made.leased:
+            raise SpecError("only a sandbox with lifetime='lease' can be renewed")
+        words = protocol.WORD.pack(max(1, round(seconds)))
+        self._link.send(protocol.frame(0, protocol.RENEW, words))
+
+    def detach(self) -> None:
+        """Let go of a lease, which runs on to its deadline and can be adopted. Twice is fine."""
+        with self._lock:
+            if self._killed:
+                return
+            self._killed = True
+        self._link.close()
+        self._link.free()
 
     def lost(self) -> SandboxLost | SandboxClosed:
         """Return the error for its loss."""

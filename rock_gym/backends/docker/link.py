@@ -58,6 +58,7 @@ class Link:
         sock: The stream, attached to the container's standard streams.
         early: What came with the answer to the attachment.
         sandbox_id: For errors.
+        mark: What comes before the first frame, where we join in the middle of something.
 
     Attributes:
         lock: Held to look at what handles have noted.
@@ -65,7 +66,9 @@ class Link:
         error_text: What the container printed before the agent took over.
     """
 
-    def __init__(self, sock: socket.socket, early: bytes, sandbox_id: str) -> None:
+    def __init__(
+        self, sock: socket.socket, early: bytes, sandbox_id: str, mark: bytes = b""
+    ) -> None:
         self.lock = threading.Lock()
         self.greeting: bytes | None = None
         self.error_text = b""
@@ -87,6 +90,7 @@ class Link:
         self._generation = 1
         self._raw = bytearray(early)
         self._frames = bytearray()
+        self._mark = mark
         self._hello = threading.Condition(self.lock)
         self._reader: threading.Thread | None = None
         _open.add(self)
@@ -285,6 +289,12 @@ class Link:
             self._frames += data
             data = bytes(self._frames)
             self._frames.clear()
+        if self._mark:
+            _, found, rest = data.partition(self._mark)
+            if not found:
+                self._frames += data[-len(self._mark) :]
+                return
+            data, self._mark = rest, b""
         at, size = 0, len(data)
         while size - at >= 12:
             length, number, kind = protocol.HEADER.unpack_from(data, at)

@@ -1003,7 +1003,10 @@ static void start_over(void)
 {
     while (top) forget(&slots[top - 1]);
     call2(kill, -1, SIGKILL);
-    out_at = out_len = 0;
+    /* Whoever listens now came in the middle of something: the mark says where to begin. */
+    memcpy(out, reset_mark, RESET_BYTES);
+    out_at = 0;
+    out_len = RESET_BYTES;
     greet();
 }
 
