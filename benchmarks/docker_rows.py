@@ -7,31 +7,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from benchmarks.table import Samples, row, take_turns, timed
 from rock_gym import Sandbox, SandboxPool
 from rock_gym.gem.worker import with_guest
 from rock_gym.spec import SandboxSpec
 
-if TYPE_CHECKING:
-    from benchmarks.run import Samples
-
 IMAGE = "python:3.11"
 GAME = "game:GuessTheNumber-v0-hard"
 ACTION = "\\boxed{1}"
-
-Measure = Callable[[int], "Samples"]
-AddRow = Callable[..., Callable[[Measure], Measure]]
-TakeTurns = Callable[[Callable[[], float], Callable[[], float], int], "Samples"]
-
-
-def timed(action: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
 
 
 class Engine:
@@ -67,125 +54,127 @@ class Engine:
             self.remove(made)
 
 
-def add_rows(row: AddRow, samples: type[Samples], take_turns: TakeTurns) -> None:
-    """Add the rows to the table."""
+@row(
+    "docker: fresh sandbox to first command",
+    floor="create, start and one exec by the engine's API",
+    count=15,
+    bar=1.15,
+    against="ratio",
+    unit="ms",
+)
+def first_command(count: int) -> Samples:
+    engine = Engine()
 
-    @row(
-        "docker: fresh sandbox to first command",
-        floor="create, start and one exec by the engine's API",
-        count=15,
-        bar=1.15,
-        against="ratio",
-        unit="ms",
-    )
-    def first_command(count: int) -> Samples:
-        engine = Engine()
+    def ours() -> float:
+        start = time.perf_counter()
+        with Sandbox.start(IMAGE, backend="docker") as sandbox:
+            assert sandbox.execute(["echo", "hi"]).stdout == "hi\n"
+            return time.perf_counter() - start
 
-        def ours() -> float:
-            start = time.perf_counter()
-            with Sandbox.start(IMAGE, backend="docker") as sandbox:
-                assert sandbox.execute(["echo", "hi"]).stdout == "hi\n"
-                return time.perf_counter() - start
+    def floor() -> float:
+        start = time.perf_counter()
+        container = engine.start()
+        assert engine.execute(container) == b"hi\n"
+        took = time.perf_counter() - start
+        engine.remove(container)
+        return took
 
-        def floor() -> float:
-            start = time.perf_counter()
-            container = engine.start()
-            assert engine.execute(container) == b"hi\n"
-            took = time.perf_counter() - start
-            engine.remove(container)
-            return took
+    return take_turns(ours, floor, count)
 
-        return take_turns(ours, floor, count)
 
-    @row(
-        "docker: session command",
-        floor="one exec by the engine's API",
-        count=500,
-        bar=0.4,
-        against="value",
-        unit="ms",
-    )
-    def session_command(count: int) -> Samples:
-        engine = Engine()
-        with Sandbox.start(IMAGE, backend="docker") as sandbox, engine.container() as container:
-            bash = sandbox.create_session()
-            few = take_turns(
-                lambda: timed(lambda: bash.run("echo hi")),
-                lambda: timed(lambda: engine.execute(container)),
-                min(count, 20),
-            )
-            return samples(
-                [timed(lambda: bash.run("echo hi")) for _ in range(count)] + few.ours, few.floor
-            )
+@row(
+    "docker: session command",
+    floor="one exec by the engine's API",
+    count=500,
+    bar=0.4,
+    against="value",
+    unit="ms",
+)
+def session_command(count: int) -> Samples:
+    engine = Engine()
+    with Sandbox.start(IMAGE, backend="docker") as sandbox, engine.container() as container:
+        bash = sandbox.create_session()
+        few = take_turns(
+            lambda: timed(lambda: bash.run("echo hi")),
+            lambda: timed(lambda: engine.execute(container)),
+            min(count, 20),
+        )
+        return Samples(
+            [timed(lambda: bash.run("echo hi")) for _ in range(count)] + few.ours, few.floor
+        )
 
-    @row(
-        "docker: `execute` after the first",
-        floor="one exec by the engine's API",
-        count=50,
-        bar=0.1,
-        against="ratio",
-        unit="ms",
-    )
-    def execute(count: int) -> Samples:
-        engine = Engine()
-        with Sandbox.start(IMAGE, backend="docker") as sandbox, engine.container() as container:
-            return take_turns(
-                lambda: timed(lambda: sandbox.execute(["echo", "hi"])),
-                lambda: timed(lambda: engine.execute(container)),
-                count,
-            )
 
-    def gem_step(count: int, **options: Any) -> Samples:
-        import gymnasium as gym
+@row(
+    "docker: `execute` after the first",
+    floor="one exec by the engine's API",
+    count=50,
+    bar=0.1,
+    against="ratio",
+    unit="ms",
+)
+def execute(count: int) -> Samples:
+    engine = Engine()
+    with Sandbox.start(IMAGE, backend="docker") as sandbox, engine.container() as container:
+        return take_turns(
+            lambda: timed(lambda: sandbox.execute(["echo", "hi"])),
+            lambda: timed(lambda: engine.execute(container)),
+            count,
+        )
 
-        import rock_gym
-        from benchmarks.floors import GemInProcess
 
-        gym.logger.min_level = gym.logger.ERROR
-        found = samples()
-        batch = min(50, count)
-        spec = with_guest(SandboxSpec.of(**options), backend="docker")
-        with (
-            SandboxPool.from_spec(spec, backend="docker") as pool,
-            GemInProcess(GAME, ACTION) as raw,
-        ):
-            env: Any = rock_gym.make(GAME, pool=pool).unwrapped
-            env.reset(seed=1)
-            if options:
-                # Like ours, which the table pins: with a socket the process is one of this machine.
-                os.sched_setaffinity(env._worker.pid, os.sched_getaffinity(0))
-            try:
-                for number in range(-1, max(1, count // batch)):
-                    taken, floor = play(env, batch), raw.steps(batch)
-                    if number >= 0:
-                        found.ours += taken
-                        found.floor += floor
-            finally:
-                env.close()
-        return found
+def gem_step(count: int, **options: Any) -> Samples:
+    import gymnasium as gym
 
-    @row(
-        "docker: GEM step",
-        floor="gem in process",
-        count=3000,
-        bar=300,
-        against="value",
-        unit="us",
-    )
-    def gem_step_over_the_stream(count: int) -> Samples:
-        return gem_step(count)
+    import rock_gym
+    from benchmarks.floors import GemInProcess
 
-    @row(
-        "docker: GEM step, run_dir=True",
-        floor="gem in process",
-        count=3000,
-        bar=80,
-        against="value",
-        unit="us",
-        cpus="one",
-    )
-    def gem_step_over_a_socket(count: int) -> Samples:
-        return gem_step(count, run_dir=True)
+    gym.logger.min_level = gym.logger.ERROR
+    found = Samples()
+    batch = min(50, count)
+    spec = with_guest(SandboxSpec.of(**options), backend="docker")
+    with (
+        SandboxPool.from_spec(spec, backend="docker") as pool,
+        GemInProcess(GAME, ACTION) as raw,
+    ):
+        env: Any = rock_gym.make(GAME, pool=pool).unwrapped
+        env.reset(seed=1)
+        if options:
+            # Like ours, which the table pins: with a socket the process is one of this machine.
+            os.sched_setaffinity(env._worker.pid, os.sched_getaffinity(0))
+        try:
+            for number in range(-1, max(1, count // batch)):
+                taken, floor = play(env, batch), raw.steps(batch)
+                if number >= 0:
+                    found.ours += taken
+                    found.floor += floor
+        finally:
+            env.close()
+    return found
+
+
+@row(
+    "docker: GEM step",
+    floor="gem in process",
+    count=3000,
+    bar=300,
+    against="value",
+    unit="us",
+)
+def gem_step_over_the_stream(count: int) -> Samples:
+    return gem_step(count)
+
+
+@row(
+    "docker: GEM step, run_dir=True",
+    floor="gem in process",
+    count=3000,
+    bar=80,
+    against="value",
+    unit="us",
+    cpus="one",
+)
+def gem_step_over_a_socket(count: int) -> Samples:
+    return gem_step(count, run_dir=True)
 
 
 def play(env: Any, count: int) -> list[float]:

@@ -41,11 +41,14 @@ class ShellResult:
         output: What it printed to its standard output and error, in order.
         exit_code: Its exit code, 128 + n after signal n.
         truncated: Whether the middle of the output was left out.
+        cause: The limit that was run into while it ran, if it failed and there was one: ``"oom"``,
+            ``"pids"`` or ``"disk"``.
     """
 
     output: str
     exit_code: int
     truncated: bool
+    cause: str | None = None
 
 
 class Shell:
@@ -93,13 +96,20 @@ class Shell:
         """The shell's own exit code once it has ended."""
         return self._process.exit_code
 
-    def run(self, command: str, timeout_s: float | None, waited_s: float = 0.0) -> ShellResult:
+    def run(
+        self,
+        command: str,
+        timeout_s: float | None,
+        waited_s: float = 0.0,
+        output: Output | None = None,
+    ) -> ShellResult:
         """Run a command and wait for it.
 
         Args:
             command: The command.
             timeout_s: How long it may take; None for no limit.
             waited_s: How much of that has gone by already.
+            output: What collects its output; a TimeoutError out of it ends the command.
 
         Raises:
             CommandTimeout: If it outlived its limit; it has been killed.
@@ -107,7 +117,7 @@ class Shell:
             SessionClosed: If the shell had ended already.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s - waited_s
-        output = Output()
+        output = output or Output()
         nonce = _draw_nonce()
         before = self._process.children()
         try:
@@ -242,12 +252,15 @@ class CommandResult:
         stderr: What it printed to its standard error.
         exit_code: Its exit code, 128 + n after signal n.
         truncated: Whether the middle of either was left out.
+        cause: The limit that was run into while it ran, if it failed and there was one: ``"oom"``,
+            ``"pids"`` or ``"disk"``.
     """
 
     stdout: str
     stderr: str
     exit_code: int
     truncated: bool
+    cause: str | None = None
 
 
 # The kernel refuses single arguments of 128 KiB and more.
@@ -262,6 +275,7 @@ def run_command(
     cwd: str | None,
     env: dict[str, str] | None,
     on_process: Callable[[Process], None] = lambda process: None,
+    outputs: tuple[Output, Output] | None = None,
 ) -> CommandResult:
     """Run one command in a process of its own.
 
@@ -274,6 +288,7 @@ def run_command(
         cwd: Where it starts.
         env: More environment variables.
         on_process: Told of the process, so that others can end it.
+        outputs: What collects its standard output and its standard error.
 
     Raises:
         CommandTimeout: If it outlived its limit; all it started has been killed.
@@ -281,11 +296,11 @@ def run_command(
         SandboxLost: If the sandbox died.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    argv = _argv(container, command)
-    process = container.open(argv, env=env, cwd=cwd)
+    process = command_process(container, command, cwd=cwd, env=env)
     try:
         on_process(process)
-        outputs = {1: Output(), 2: Output()}
+        out, err = outputs or (Output(), Output())
+        kept = {1: out, 2: err}
         while process.exit_code is None:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -293,21 +308,32 @@ def run_command(
                 raise CommandTimeout(
                     f"the command ran longer than {timeout_s:g} s and was killed; "
                     "pass a larger timeout, or None for no limit",
-                    output=outputs[1].text() + outputs[2].text(),
+                    output=out.text() + err.text(),
                 )
             for stream, data in process.receive(left):
-                outputs[stream].add(data)
+                kept[stream].add(data)
         return CommandResult(
-            stdout=outputs[1].text(),
-            stderr=outputs[2].text(),
+            stdout=out.text(),
+            stderr=err.text(),
             exit_code=process.exit_code,
-            truncated=outputs[1].truncated or outputs[2].truncated,
+            truncated=out.truncated or err.truncated,
         )
     except SandboxLost as error:
-        error.output = outputs[1].text() + outputs[2].text()
+        error.output = out.text() + err.text()
         raise
     finally:
         process.close()
+
+
+def command_process(
+    container: Container,
+    command: str | list[str],
+    *,
+    cwd: str | None,
+    env: dict[str, str] | None,
+) -> Process:
+    """Start the process of one command; see ``run_command``."""
+    return container.open(_argv(container, command), env=env, cwd=cwd)
 
 
 def _argv(container: Container, command: str | list[str]) -> list[str]:
@@ -361,11 +387,17 @@ def check_timeout(timeout: float | None) -> float | None:
     return min(float(timeout), 3.15e7)
 
 
-def command_failed(command: object, code: int, output: str, sandbox_id: str) -> CommandFailed:
+def command_failed(
+    command: object, result: CommandResult | ShellResult, sandbox_id: str
+) -> CommandFailed:
     """Return the error for a command whose code is not 0."""
-    return CommandFailed(
-        f"the command ended with code {code}: {command!r:.200}\n{output[-2000:]}",
-        exit_code=code,
+    output = result.output if isinstance(result, ShellResult) else result.stderr or result.stdout
+    why = f" (it ran into a limit: {result.cause})" if result.cause else ""
+    error = CommandFailed(
+        f"the command ended with code {result.exit_code}{why}: {command!r:.200}\n{output[-2000:]}",
+        exit_code=result.exit_code,
         sandbox_id=sandbox_id,
         output=output,
     )
+    error.cause = result.cause
+    return error

@@ -147,6 +147,7 @@ class DockerBackend:
             config["HostConfig"]["Memory"] or None,
             spec.resources.disk_bytes,
             spec.lifetime == "lease",
+            setup[: protocol.RESET_MARK_BYTES],
         )
         started = DockerContainer(engine, self.images, made, link, dict(spec.env), beside)
         self._containers.add(started)
@@ -200,6 +201,7 @@ class DockerBackend:
             told["HostConfig"]["Memory"] or None,
             spec.resources.disk_bytes,
             leased=True,
+            mark=mark,
         )
         adopted = DockerContainer(engine, self.images, made, link, {}, None)
         self._containers.add(adopted)

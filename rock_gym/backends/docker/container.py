@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -11,7 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from rock_gym.backends.base import CommittedImage, FileWriter, Statistics
+from rock_gym.backends.base import (
+    CommittedImage,
+    FileWriter,
+    LimitHits,
+    Statistics,
+    Terminal,
+    TreeReader,
+    TreeWriter,
+)
 from rock_gym.backends.docker import protocol
 from rock_gym.backends.docker.engine import Engine
 from rock_gym.backends.docker.files import AgentFile, AgentWriter, space_of
@@ -27,6 +36,7 @@ from rock_gym.errors import (
     SandboxClosed,
     SandboxLost,
     SpecError,
+    StartFailed,
 )
 
 _log = logging.getLogger("rock_gym")
@@ -36,6 +46,7 @@ _SHELLS = ("/bin/sh", "/bin/bash", "/usr/bin/bash")
 # What the shell that makes way for the agent adds.
 _NOT_OURS = ("PWD", "OLDPWD", "SHLVL", "_")
 _WHY_S = 2.0
+_STOP_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,7 @@ class Made:
         memory_bytes: Its limit, if it has one.
         disk_bytes: Its limit, if it has one.
         leased: Whether it is a lease, and does not end with its owner.
+        mark: What its first process says when it starts over.
     """
 
     container: str
@@ -61,6 +73,7 @@ class Made:
     memory_bytes: int | None
     disk_bytes: int | None
     leased: bool
+    mark: bytes
 
 
 class DockerContainer:
@@ -177,7 +190,12 @@ class DockerContainer:
             (cwd or self.workdir, argv[0]),
         )
 
+    def _check_running(self) -> None:
+        if self._link.stopped:
+            raise self._link.loss()
+
     def _handle(self) -> AgentProcess:
+        self._check_running()
         try:
             return AgentProcess(self._link)
         except BlockingIOError as error:
@@ -185,12 +203,47 @@ class DockerContainer:
 
     def open_read(self, path: str) -> IO[bytes]:
         """Open a regular file; see ``Container.open_read``."""
+        self._check_running()
         file = AgentFile(self._link, path, os.path.join(self.workdir, path))
         return cast("IO[bytes]", file)
 
     def open_write(self, path: str, *, mode: int | None = None) -> FileWriter:
         """Begin a file; see ``Container.open_write``."""
+        self._check_running()
         return AgentWriter(self._link, path, os.path.join(self.workdir, path), mode)
+
+    def read_tree(self, path: str) -> TreeReader:
+        """Not to be had yet; see ``Container.read_tree``."""
+        raise self._not_yet("folders cannot be downloaded; use read_file")
+
+    def write_tree(self, path: str) -> TreeWriter:
+        """Not to be had yet; see ``Container.write_tree``."""
+        raise self._not_yet("folders cannot be uploaded; use write_file")
+
+    def open_terminal(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        rows: int = 24,
+        columns: int = 80,
+    ) -> Terminal:
+        """Not to be had yet; see ``Container.open_terminal``."""
+        raise self._not_yet("there are no terminals; use a session")
+
+    def _not_yet(self, what: str) -> BackendUnavailable:
+        return BackendUnavailable(
+            f"in containers {what}, or backend='bubblewrap'", sandbox_id=self.id
+        )
+
+    def limit_hits(self) -> LimitHits:
+        """Not counted here; see ``Container.limit_hits``."""
+        return LimitHits()
+
+    def limits_reached(self) -> frozenset[str]:
+        """Not looked at here; see ``Container.limits_reached``."""
+        return frozenset()
 
     def commit(self, name: str) -> CommittedImage:
         """Keep its files as an image; see ``Container.commit``."""
@@ -235,7 +288,7 @@ class DockerContainer:
 
     def is_alive(self) -> bool:
         """Whether it still runs; see ``Container.is_alive``."""
-        return not self._killed and self._link.is_open()
+        return not self._killed and not self._link.stopped and self._link.is_open()
 
     def why_ended(self) -> str:
         """Say why it ended, which the engine knows for a while; see ``Container.why_ended``."""
@@ -260,6 +313,29 @@ class DockerContainer:
         self._link.free()
         if self._side is not None:
             self._side.close()
+
+    def stop(self) -> None:
+        """End all in it but its first process, and keep its files; see ``Container.stop``."""
+        with self._lock:
+            if self._killed or self._link.stopped:
+                return
+            self._link.stopped = True
+        with contextlib.suppress(SandboxLost, SandboxClosed):
+            self._link.start_over(self._made.mark, _STOP_S)
+
+    def restart(self, timeout_s: float = 60.0) -> None:
+        """Have it take commands again; see ``Container.restart``."""
+        self.stop()
+        if self._killed:
+            raise SandboxClosed("the sandbox was deleted", sandbox_id=self.id)
+        if not self._link.is_open():
+            raise SandboxLost(
+                f"the sandbox's files are gone with its container: {self.why_ended()}",
+                sandbox_id=self.id,
+            )
+        if self._link.await_greeting(timeout_s) is None:
+            raise StartFailed("the sandbox did not come up again in time", sandbox_id=self.id)
+        self._link.stopped = False
 
     # Leases
 

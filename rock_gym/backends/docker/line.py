@@ -68,7 +68,7 @@ class AgentLine(Handle):
             if self._closed:
                 return -1
             if self._event is None:
-                pending = bool(self._chunks) or self._ended or self.link.dead
+                pending = bool(self._chunks) or self._ended or self.is_gone
                 self._event = os.eventfd(int(pending), os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.link.keep_reading()
         return self._event
@@ -79,13 +79,13 @@ class AgentLine(Handle):
         ready = self.link.wait(
             self.turn, lambda: self._chunks or self._ended or self._closed, seconds
         )
-        return ready or self.link.dead
+        return ready or self.is_gone
 
     def poll_room(self, timeout_ms: int | None) -> bool:
         """Wait until something can be sent."""
         seconds = None if timeout_ms is None else timeout_ms / 1000
         ready = self.link.wait(self.turn, lambda: self._room or self._broken, seconds)
-        return ready or self.link.dead
+        return ready or self.is_gone
 
     def recv(self, count: int) -> bytes:
         """Take what is there, at most one frame; nothing at the end.
@@ -93,9 +93,11 @@ class AgentLine(Handle):
         Raises:
             BlockingIOError: If there is nothing yet.
         """
+        if not self._chunks:
+            self.link.look()
         with self.link.lock:
             if not self._chunks:
-                if self._ended or self._closed or self.link.dead:
+                if self._ended or self._closed or self.is_gone:
                     return b""
                 raise BlockingIOError
             data = self._chunks.popleft()
@@ -121,7 +123,7 @@ class AgentLine(Handle):
             BrokenPipeError: If the other end is gone.
         """
         with self.link.lock:
-            if self._broken or self._closed or self.link.dead:
+            if self._broken or self._closed or self.is_gone:
                 raise BrokenPipeError("the other end is gone")
             count = min(len(data), self._room, protocol.CHUNK_BYTES)
             if not count:

@@ -43,6 +43,11 @@ class Handle:
         self.turn = threading.Condition(link.lock)
         self.id = link.take_id(self, number)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing will come any more."""
+        return self.link.dead or self.turn in self.link.gone
+
     def take(self, kind: int, payload: bytes) -> None:
         """Note a frame. Called with the link's lock held, by whatever thread reads."""
         raise NotImplementedError
@@ -63,6 +68,8 @@ class Link:
     Attributes:
         lock: Held to look at what handles have noted.
         greeting: The agent's first frame, once it has come.
+        gone: Of handles from before a stop.
+        stopped: Whether we have stopped what runs inside.
         error_text: What the container printed before the agent took over.
     """
 
@@ -72,7 +79,8 @@ class Link:
         self.lock = threading.Lock()
         self.greeting: bytes | None = None
         self.error_text = b""
-        self.dead = False
+        self.dead = self.stopped = False
+        self.gone: weakref.WeakSet[threading.Condition] = weakref.WeakSet()
         self.why_dead: Callable[[], str] = lambda: "it ended by itself or was killed from outside"
         self._closed = self._freed = False
         self._sandbox_id = sandbox_id
@@ -210,7 +218,7 @@ class Link:
         with self.lock:
             try:
                 while not ready():
-                    if self.dead:
+                    if self.dead or turn in self.gone:
                         return False
                     left = None if deadline is None else deadline - time.monotonic()
                     if not self._reading:
@@ -333,12 +341,35 @@ class Link:
 
     def loss(self) -> SandboxLost | SandboxClosed:
         """Return the error for a use after the end."""
-        if self._closed:
+        if self._closed or self.stopped:
             return SandboxClosed("the sandbox was stopped", sandbox_id=self._sandbox_id)
         return SandboxLost(
             f"the sandbox is gone: {self.why_dead()}; start or acquire another one",
             sandbox_id=self._sandbox_id,
         )
+
+    def start_over(self, mark: bytes, timeout_s: float) -> bool:
+        """Have everything inside but the agent ended, and forget all about it.
+
+        Args:
+            mark: What the agent says when it has done so; what comes before is of no interest.
+            timeout_s: How long to wait for it.
+
+        Returns:
+            Whether it has said so.
+        """
+        with self.lock:
+            self.greeting = None
+            self._mark = mark
+            self._frames.clear()
+            for handle in self._handles.values():
+                self.gone.add(handle.turn)
+                handle.lose()
+                handle.turn.notify_all()
+            self._handles.clear()
+            self._free = deque(range(0, protocol.SLOTS, 2))
+        self.send(protocol.frame(0, protocol.START_OVER))
+        return self.await_greeting(timeout_s) is not None
 
     def await_greeting(self, timeout_s: float) -> bytes | None:
         """Wait for the agent; None when it does not come."""

@@ -134,7 +134,7 @@ class AgentProcess(Handle):
         left = None if deadline is None else deadline - time.monotonic()
         if self.link.wait(self.turn, lambda: self._room or self._broken, left):
             return
-        if self.link.dead:
+        if self.is_gone:
             raise BrokenPipeError("the process has ended with its sandbox")
         raise TimeoutError("the process does not read its input")
 
@@ -159,7 +159,7 @@ class AgentProcess(Handle):
             self.exit_code = self._code
         elif chunks:
             self._grant(sum(len(data) for _, data in chunks))
-        elif self.link.dead:
+        elif self.is_gone:
             raise self._loss()
         return chunks
 
@@ -179,7 +179,7 @@ class AgentProcess(Handle):
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for its end, without reading; see ``Process.wait``."""
         self.link.wait(self.turn, lambda: self._code is not None, timeout_s)
-        if self._code is None and self.link.dead:
+        if self._code is None and self.is_gone:
             raise self._loss()
         self.exit_code = self._code
         return self.exit_code

@@ -29,6 +29,7 @@ STATFS = 16
 SETUP = 17
 PROBE = 18
 JOIN = 19
+START_OVER = 20
 
 # From the agent
 READY = 1

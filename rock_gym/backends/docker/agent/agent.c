@@ -17,7 +17,8 @@ typedef unsigned int u32;
 typedef unsigned long u64;
 
 enum { SPAWN = 1, INPUT, CLOSE_INPUT, CREDIT, KILL_BELOW, KILL, FORGET, SNAPSHOT, OPEN_READ, PREAD,
-       OPEN_WRITE, WRITE, COMMIT, PASS, RENEW, STATFS, SETUP, PROBE, JOIN };
+       OPEN_WRITE, WRITE, COMMIT, PASS, RENEW, STATFS, SETUP, PROBE, JOIN,
+       START_OVER };
 enum { READY = 1, OPENED, OUTPUT, ERROR, CONTROL, DIED, END, KILLED, ROOM, BROKEN, DATA, DONE,
        WRITER_IS };
 enum { WITH_INPUT = 1, MERGED = 2, WITH_CONTROL = 4, WITH_CHANNEL = 8, WITH_SOCKET = 16 };
@@ -1021,6 +1022,7 @@ static void obey(u32 id, u32 type, u8 *data, u32 len)
     else if (type == STATFS && len && !data[len - 1]) tell_space(id, (char *)data);
     else if (type == SETUP && len >= RESET_BYTES) set_up(data, len);
     else if (type == JOIN && len && !data[len - 1]) join((char *)data, len);
+    else if (type == START_OVER) start_over();
     else if (type == RENEW) deadline = words[0] ? now() + words[0] : 0;
     else if (!s) return; /* it has been forgotten, or could not be started */
     else if (type == FORGET) forget(s);
