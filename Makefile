@@ -11,7 +11,7 @@ MADE := $(VENV)/.made-$(PYTHON_ID)
 INSTALLED := $(VENV)/.installed-$(PYTHON_ID)
 INSTALLED_DEV := $(VENV)/.installed-dev-$(PYTHON_ID)
 
-.PHONY: demo test lint bench system clean
+.PHONY: demo test lint bench agent system clean
 
 demo: system $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -28,6 +28,11 @@ lint: $(INSTALLED_DEV)
 
 bench: system $(INSTALLED)
 	$(BIN)/python benchmarks/run.py
+
+# The first process of containers, whose programs are kept beside its source. Needs on Debian:
+# gcc-x86-64-linux-gnu gcc-aarch64-linux-gnu linux-libc-dev-arm64-cross.
+agent:
+	rock_gym/backends/docker/agent/build.sh
 
 # What only the system's package manager can supply. Installed where that needs no password.
 system:

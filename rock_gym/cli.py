@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rock_gym import cli_docker
 from rock_gym._version import __version__
 from rock_gym.cli_image import image
 from rock_gym.cli_output import json_option, print_json, print_table
@@ -129,6 +130,11 @@ def install(python: str | None) -> None:
     from rock_gym.gem import interpreter
 
     click.echo(interpreter.install(python, lambda line: click.echo(line, err=True)))
+
+
+image.add_command(cli_docker.build)
+main.add_command(cli_docker.ps)
+main.add_command(cli_docker.reap)
 
 
 @dataclass(frozen=True)

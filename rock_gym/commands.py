@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rock_gym.backends.base import Container, Process
+from rock_gym.backends.base import Container, Line, Process
 from rock_gym.errors import SessionClosed, SpecError
 from rock_gym.life import Life, Use
 from rock_gym.session import COMMAND_TIMEOUT_S, NamedShell, Session
@@ -165,6 +165,17 @@ class Commands:
                 control=control,
                 channel=channel,
             )
+
+    def open_line(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> tuple[Process, Line]:
+        """Start a process with a socket that leads here; see ``Container.open_line``."""
+        with self._using():
+            return self._container.open_line(argv, env=env, cwd=cwd)
 
     def open_pty(
         self,

@@ -22,11 +22,13 @@ from rock_gym.errors import RockGymError, SpecError, StartFailed
 from rock_gym.fanout import FanOut
 from rock_gym.sandbox import Sandbox
 from rock_gym.shell import check_timeout
-from rock_gym.spec import SandboxSpec
+from rock_gym.spec import DockerOptions, SandboxSpec
 from rock_gym.stock import Exhaustion, Limits, PoolStatistics, Stock
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from typing_extensions import Unpack
 
 __all__ = ["Leases", "PoolStatistics", "SandboxPool"]
 
@@ -78,6 +80,7 @@ class SandboxPool(Stock, FanOut):
         network: As for ``Sandbox.start``.
         env: As for ``Sandbox.start``.
         read_only: As for ``Sandbox.start``.
+        **more: As for ``Sandbox.start``.
 
     Raises:
         SpecError: If an argument makes no sense.
@@ -103,6 +106,7 @@ class SandboxPool(Stock, FanOut):
         network: str = "none",
         env: dict[str, str] | None = None,
         read_only: tuple[str, ...] = (),
+        **more: Unpack[DockerOptions],
     ) -> None:
         spec = SandboxSpec.of(
             image,
@@ -113,6 +117,7 @@ class SandboxPool(Stock, FanOut):
             network=network,
             env=env,
             read_only=read_only,
+            **more,
         )
         starting = max(4, os.cpu_count() or 1) if max_starting is None else max_starting
         self._begin(spec, backend, Limits(min_idle, max_size, starting, reserve))

@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rock_gym.backends import get_backend
@@ -19,7 +20,7 @@ from rock_gym.idle import idle_timer
 from rock_gym.life import Life
 from rock_gym.session import NamedShell, Session
 from rock_gym.shell import CommandResult, ShellResult, check_timeout
-from rock_gym.spec import SandboxSpec
+from rock_gym.spec import DockerOptions, SandboxSpec
 from rock_gym.status import SandboxEvent, Status, Transition
 from rock_gym.streaming import Chunk, CommandStream
 from rock_gym.terminal import Pty
@@ -27,6 +28,8 @@ from rock_gym.transfer import Transfer
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from typing_extensions import Unpack
 
 __all__ = [
     "Chunk",
@@ -61,7 +64,7 @@ class Sandbox(Commands, Files):
         self.id = container.id
         self.spec = spec
         self.backend = backend.name
-        self.capabilities = backend.capabilities
+        self.capabilities = replace(backend.capabilities, sockets=container.takes_sockets)
         self._container = container
         self._lock = threading.Lock()
         self._restarting = threading.Lock()
@@ -87,6 +90,7 @@ class Sandbox(Commands, Files):
         read_only: tuple[str, ...] = (),
         idle_timeout: float | None = None,
         timeout: float = 60.0,
+        **more: Unpack[DockerOptions],
     ) -> Sandbox:
         """Start a sandbox of its own, outside of any pool.
 
@@ -103,6 +107,8 @@ class Sandbox(Commands, Files):
             idle_timeout: Seconds after which it is stopped if nobody uses it; None for never. A
                 command that runs is a use, and so is a step of an environment in it.
             timeout: Seconds until it must be up.
+            **more: What only the Docker backend can do: profile, lifetime, pull, shm, ulimits,
+                gpus, ports, run_dir and dockerfile; see ``SandboxSpec``.
 
         Raises:
             SpecError: If an argument makes no sense or the backend cannot do it.
@@ -119,6 +125,7 @@ class Sandbox(Commands, Files):
             network=network,
             env=env,
             read_only=read_only,
+            **more,
         )
         chosen = get_backend(backend, spec) if isinstance(backend, str) else backend
         idle_limit = check_timeout(idle_timeout)
@@ -165,8 +172,7 @@ class Sandbox(Commands, Files):
     def status(self) -> Status:
         """Return what it is at the moment, with its history."""
         if self.state == "running" and not self._container.is_alive():
-            reason = "it ended by itself or was killed from outside"
-            self._life.enter("stopped", reason, lost=True)
+            self._life.enter("stopped", self._container.why_ended(), lost=True)
         with self._lock:
             return Status(
                 sandbox_id=self.id,

@@ -10,9 +10,12 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from rock_gym.errors import SpecError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _KIB = 1024
 _UNITS = {"": 1, "b": 1, "k": _KIB, "m": _KIB**2, "g": _KIB**3, "t": _KIB**4}
@@ -104,6 +107,54 @@ def _check_range(name: str, value: int | None, low: int, high: int) -> None:
         raise SpecError(f"{name} must be between {low} and {high}, not {value!r}")
 
 
+class DockerOptions(TypedDict, total=False):
+    """What only the Docker backend can do; see ``SandboxSpec`` for what each means."""
+
+    profile: str
+    lifetime: str
+    pull: str
+    shm: int | float | str
+    ulimits: dict[str, int]
+    gpus: str | int
+    ports: dict[int, int | None]
+    run_dir: bool
+    dockerfile: str
+
+
+_CHOICES = {
+    "profile": ("default", "strict"),
+    "lifetime": ("owner", "lease"),
+    "pull": ("never", "missing", "always"),
+}
+_ULIMIT = re.compile("[a-z]+")
+_ONLY_DOCKER = (
+    *("profile", "lifetime", "pull", "shm_bytes", "ulimits", "gpus", "ports", "run_dir"),
+    "dockerfile",
+)
+
+
+def _read_options(options: DockerOptions) -> dict[str, Any]:
+    unknown = set(options) - set(DockerOptions.__annotations__)
+    if unknown:
+        raise SpecError(
+            f"a sandbox has no {sorted(unknown)}; there are {sorted(DockerOptions.__annotations__)}"
+        )
+    found: dict[str, Any] = {
+        name: options[name]
+        for name in ("profile", "lifetime", "pull", "run_dir", "dockerfile")
+        if name in options
+    }
+    if "shm" in options:
+        found["shm_bytes"] = parse_size(options["shm"], "shm")
+    if "gpus" in options:
+        found["gpus"] = str(options["gpus"])
+    if "ulimits" in options:
+        found["ulimits"] = tuple(sorted(options["ulimits"].items()))
+    if "ports" in options:
+        found["ports"] = tuple(sorted(options["ports"].items(), key=str))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """All that decides what a sandbox is like. Hashable, and equal specs are interchangeable.
@@ -115,6 +166,17 @@ class SandboxSpec:
         env: Environment variables, as sorted pairs.
         read_only: Host directories that are visible inside, read-only, at the same paths. For
             the operator's own code, never for anything an episode can choose.
+        profile: What programs inside may do: ``"default"`` is for people who install packages,
+            ``"strict"`` for code that nobody has read.
+        lifetime: ``"owner"`` ends it with the process that started it, ``"lease"`` at a deadline.
+        pull: When the engine fetches the image: ``"never"``, ``"missing"`` or ``"always"``.
+        shm_bytes: The size of ``/dev/shm``.
+        ulimits: Limits of each process, such as ``("nofile", 1024)``, as sorted pairs.
+        gpus: ``"all"``, a number, or ids with commas between.
+        ports: Pairs of a port inside and one of the host's loopback, None for any that is free.
+        run_dir: Whether the host shares a private directory of sockets with it, which makes GEM
+            steps faster.
+        dockerfile: A Dockerfile's text to build the image from, in place of ``image``.
     """
 
     image: str | None = None
@@ -122,6 +184,39 @@ class SandboxSpec:
     resources: Resources = field(default_factory=Resources)
     env: tuple[tuple[str, str], ...] = ()
     read_only: tuple[str, ...] = ()
+    profile: str = "default"
+    lifetime: str = "owner"
+    pull: str = "never"
+    shm_bytes: int | None = None
+    ulimits: tuple[tuple[str, int], ...] = ()
+    gpus: str | None = None
+    ports: tuple[tuple[int, int | None], ...] = ()
+    run_dir: bool = False
+    dockerfile: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                words = " or ".join(map(repr, allowed))
+                raise SpecError(f"{name} must be {words}, not {getattr(self, name)!r}")
+        for name, limit in self.ulimits:
+            if not _ULIMIT.fullmatch(name) or isinstance(limit, bool) or limit < -1:
+                raise SpecError(f"not a limit of processes: {name!r} {limit!r}")
+        for pair in self.ports:
+            if not all(port is None or 0 < port < 65536 for port in pair):
+                raise SpecError(f"ports are numbers from 1 to 65535, not {pair!r}")
+        if self.ports and self.network == "none":
+            raise SpecError("ports are published on a network: pass network='bridge' with ports=")
+        if self.dockerfile is not None and self.image is not None:
+            raise SpecError("image and dockerfile exclude each other: pass one of them")
+
+    def only_docker(self) -> str | None:
+        """Name the first thing asked for that only the Docker backend has, if any is."""
+        plain = SandboxSpec()
+        for name in _ONLY_DOCKER:
+            if getattr(self, name) != getattr(plain, name):
+                return name
+        return None
 
     @classmethod
     def of(
@@ -135,6 +230,7 @@ class SandboxSpec:
         network: str = "none",
         env: dict[str, str] | None = None,
         read_only: tuple[str, ...] = (),
+        **more: Unpack[DockerOptions],
     ) -> SandboxSpec:
         """Build a spec from what people write.
 
@@ -154,6 +250,7 @@ class SandboxSpec:
             ),
             env=check_env(env or {}),
             read_only=tuple(sorted(set(read_only))),
+            **_read_options(more),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -162,6 +259,8 @@ class SandboxSpec:
             **dataclasses.asdict(self),
             "env": dict(self.env),
             "read_only": list(self.read_only),
+            "ulimits": dict(self.ulimits),
+            "ports": [list(pair) for pair in self.ports],
         }
 
     @classmethod
@@ -177,9 +276,11 @@ class SandboxSpec:
             rest: dict[str, Any] = {
                 key: tuple(item) if isinstance(item, list) else item
                 for key, item in value.items()
-                if key not in ("resources", "env")
+                if key not in ("resources", "env", "ulimits", "ports")
             }
-            return cls(**rest, resources=resources, env=env)
+            ulimits = tuple(sorted(value.get("ulimits", {}).items()))
+            ports = tuple((inner, outer) for inner, outer in value.get("ports", ()))
+            return cls(**rest, resources=resources, env=env, ulimits=ulimits, ports=ports)
         except TypeError as error:
             raise SpecError(f"not a sandbox spec: {error}") from error
 

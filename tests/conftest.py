@@ -18,9 +18,15 @@ from typing import Any
 import pytest
 
 from rock_gym.errors import BackendUnavailable
-from tests.contract.support import command_line, descendants, eventually, host_mounts
+from tests.contract.support import (
+    command_line,
+    containers_of,
+    descendants,
+    eventually,
+    host_mounts,
+)
 
-BACKENDS = ("bubblewrap",)
+BACKENDS = ("bubblewrap", "docker")
 
 # Kept for the life of the process on purpose: one helper per backend, and what the standard
 # library starts for multiprocessing.
@@ -89,6 +95,7 @@ class Holdings:
 
     processes: frozenset[tuple[int, str]]
     threads: frozenset[tuple[int | None, str]]
+    containers: frozenset[str]
     mounts: tuple[str, ...]
     descriptors: int
 
@@ -107,6 +114,7 @@ class Holdings:
                 if thread.name.startswith(("rock-gym", "rock_gym"))
                 and not thread.name.startswith(RESIDENT_THREADS)
             ),
+            containers=frozenset(containers_of(os.getpid())),
             mounts=host_mounts(),
             descriptors=len(os.listdir("/proc/self/fd")),
         )
@@ -115,6 +123,7 @@ class Holdings:
         """What is here now and was not before, in words."""
         left = [f"process {pid}: {cmd}" for pid, cmd in self.processes - before.processes]
         left += [f"thread {name}" for _, name in self.threads - before.threads]
+        left += [f"container {name}" for name in self.containers - before.containers]
         left += [f"mount {line}" for line in set(self.mounts) - set(before.mounts)]
         if self.descriptors > before.descriptors + FD_SLACK:
             left.append(f"descriptors: {before.descriptors} before, {self.descriptors} after")

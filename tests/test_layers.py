@@ -31,7 +31,7 @@ TIERS = (
     ("pool", "gem", "console"),
     ("default_pools",),
     ("envs", "cli_output"),
-    ("cli_image",),
+    ("cli_image", "cli_docker"),
     ("registration", "server", "cli", "adapters"),
     ("__init__", "__main__"),
 )

@@ -7,10 +7,10 @@ import os
 import threading
 
 from rock_gym.backends.base import Backend
-from rock_gym.errors import SpecError
+from rock_gym.errors import BackendUnavailable, ImageNotFound, SpecError
 from rock_gym.spec import SandboxSpec
 
-NAMES = ("bubblewrap",)
+NAMES = ("bubblewrap", "docker")
 
 _lock = threading.Lock()
 _backends: dict[str, Backend] = {}
@@ -30,7 +30,7 @@ def get_backend(name: str, spec: SandboxSpec) -> Backend:
         BackendUnavailable: If this machine cannot run it.
     """
     if name == "auto":
-        name = "bubblewrap"
+        return _find_best(spec)
     if name not in NAMES:
         raise SpecError(f"no backend {name!r}; there are 'auto' and {', '.join(map(repr, NAMES))}")
     with _lock:
@@ -55,7 +55,26 @@ def close_backends() -> None:
 atexit.register(close_backends)
 
 
+def _find_best(spec: SandboxSpec) -> Backend:
+    """Return the embedded backend where it can do what is asked for, else Docker."""
+    try:
+        return get_backend("bubblewrap", spec)
+    except (BackendUnavailable, ImageNotFound, SpecError) as error:
+        embedded = error
+    try:
+        return get_backend("docker", spec)
+    except (BackendUnavailable, ImageNotFound, SpecError) as error:
+        both = f"embedded: {embedded.message}. Docker: {error.message}"
+        # The one that could be used says what is wrong with what was asked for.
+        kind = type(embedded if isinstance(error, BackendUnavailable) else error)
+        raise kind(f"no backend can start this sandbox. {both}") from error
+
+
 def _make(name: str) -> Backend:
+    if name == "docker":
+        from rock_gym.backends.docker import DockerBackend
+
+        return DockerBackend()
     from rock_gym.backends.bubblewrap import BubblewrapBackend
 
     return BubblewrapBackend()

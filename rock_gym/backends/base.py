@@ -26,7 +26,8 @@ class Capabilities:
     """What a backend can do here, so that callers and ``doctor`` need not guess.
 
     Attributes:
-        sockets: ``open(channel=...)`` hands a connected socket to the process.
+        sockets: ``open(channel=...)`` hands a connected socket to the process; else ``open_line``
+            gives one that leads here.
         control: ``open(control=True)`` gives a stream for end markers apart from the output.
         memory: Who holds the memory limit: ``"cgroup"``, ``"rlimit"`` (per process) or ``"none"``.
         cpu: Who holds the CPU limit: ``"cgroup"`` or ``"none"``.
@@ -181,6 +182,61 @@ class Process(Protocol):
         """Give up the streams, without killing anything. Twice is fine."""
 
 
+class Line(Protocol):
+    """Our end of a byte stream to a process inside, where sockets cannot be passed into containers.
+
+    It does what a socket that does not block does, and what else is done with one there.
+    """
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything has come from the other end."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process that writes there, by the id it has inside; None until it is known."""
+
+    def fileno(self) -> int:
+        """A descriptor that poll(2) calls readable when ``recv`` has something; -1 once closed."""
+
+    def poll(self, timeout_ms: int | None) -> bool:
+        """Wait until ``recv`` has something, or its end. None waits for ever."""
+
+    def poll_room(self, timeout_ms: int | None) -> bool:
+        """Wait until ``send`` takes something. None waits for ever."""
+
+    def recv(self, count: int) -> bytes:
+        """Take up to ``count`` bytes of what is there; none at its end.
+
+        Raises:
+            BlockingIOError: If there is nothing yet.
+        """
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send as much as there is room for, and return how much that was.
+
+        Raises:
+            BlockingIOError: If there is no room.
+            BrokenPipeError: If the other end is gone.
+        """
+
+    def pass_line(self, data: bytes) -> Line:
+        """Send a message, and with it one end of a new socket. Returns our end of that.
+
+        Raises:
+            BrokenPipeError: If the other end is gone.
+        """
+
+    def is_there(self) -> bool:
+        """Ask whether the other end is there, which what was sent last does not tell."""
+
+    def kill(self) -> None:
+        """Kill the process that writes at the other end, and all below it. Never waits."""
+
+    def close(self) -> None:
+        """Hang up. Twice is fine."""
+
+
 class FileWriter(Protocol):
     """A file on its way into a container: appears under its name whole, or not at all."""
 
@@ -324,6 +380,10 @@ class Container(Protocol):
         """
 
     @property
+    def takes_sockets(self) -> bool:
+        """Whether ``open(channel=...)`` works, which may be asked for one container alone."""
+
+    @property
     def environ(self) -> Mapping[str, str]:
         """What a process gets for its environment unless it is given more."""
 
@@ -357,6 +417,18 @@ class Container(Protocol):
             FileError: If the program or ``cwd`` is not there or cannot be used.
             SandboxLost: If the container has died.
             SandboxClosed: If the container was killed by us.
+        """
+
+    def open_line(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> tuple[Process, Line]:
+        """Start a process that finds a socket at CHANNEL_FD, and return our end of that too.
+
+        Only where ``takes_sockets`` is false. Arguments and errors are those of ``open``.
         """
 
     def open_read(self, path: str) -> IO[bytes]:
@@ -445,6 +517,9 @@ class Container(Protocol):
 
     def is_alive(self) -> bool:
         """Whether it still runs. Never waits."""
+
+    def why_ended(self) -> str:
+        """Say why it no longer runs, in words that follow "the sandbox is gone:"."""
 
     def stop(self) -> None:
         """End all processes in it at once, and keep its files for ``restart``. Twice is fine.

@@ -91,6 +91,11 @@ class BubblewrapBackend:
                 f"embedded sandboxes have no network, so network={spec.network!r} cannot be had; "
                 "use network='none', or backend='docker'"
             )
+        if (only := spec.only_docker()) is not None:
+            raise SpecError(
+                f"embedded sandboxes cannot do what {only.removesuffix('_bytes')}= asks for; "
+                "leave it out, or use backend='docker'"
+            )
         _tmpfs_sizes(spec)
         if spec.image not in (None, "host"):
             self._plan(spec)

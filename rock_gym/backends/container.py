@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, TypeVar
 
-from rock_gym.backends.base import CommittedImage, FileWriter, LimitHits, Statistics
+from rock_gym.backends.base import CommittedImage, FileWriter, LimitHits, Line, Statistics
 from rock_gym.backends.figures import Figures
 from rock_gym.backends.files import DescriptorWriter
 from rock_gym.backends.imaged import commit_image
@@ -43,6 +43,8 @@ _T = TypeVar("_T")
 
 class BubblewrapContainer:
     """A running sandbox. See ``Container``."""
+
+    takes_sockets = True
 
     def __init__(
         self,
@@ -144,6 +146,20 @@ class BubblewrapContainer:
             os.close(fds[0])
             raise
         return PipeTerminal(fds[0], PipeProcess(self.id, reply["pid"], status, None, {}))
+
+    def open_line(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> tuple[PipeProcess, Line]:
+        """Not needed here; see ``Container.open_line``."""
+        raise NotImplementedError("sockets are passed: use open(channel=...)")
+
+    def why_ended(self) -> str:
+        """Say why it no longer runs; see ``Container.why_ended``."""
+        return "it ended by itself or was killed from outside"
 
     def open_read(self, path: str) -> IO[bytes]:
         """Open a regular file; see ``Container.open_read``."""

@@ -39,8 +39,8 @@ from rock_gym.gem.worker import (
     EnvWorker,
     ResetReply,
     StepReply,
+    choose_backend,
     lease_worker,
-    with_guest,
 )
 from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
@@ -386,8 +386,8 @@ class GemEnv(gym.Env[str, str], EzPickle):
     def _find_pool(self) -> SandboxPool:
         if self._pool is not None:
             return self._pool
-        spec = with_guest(self._sandbox_spec, self._config.guest_python)
-        return default_pool(self._backend, spec)
+        backend, spec = choose_backend(self._sandbox_spec, self._config.guest_python, self._backend)
+        return default_pool(backend, spec)
 
     def _own_worker(self) -> EnvWorker | None:
         """Return the worker, unless it is that of the process this one was forked from."""

@@ -22,6 +22,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from rock_gym.backends.base import Line
 from rock_gym.gem import wire
 
 __all__ = ["EnvChannel", "HostChannel"]
@@ -42,14 +43,18 @@ class HostChannel(Generic[T]):
         decoder: For what comes in.
     """
 
-    def __init__(self, sock: socket.socket, decoder: msgspec.msgpack.Decoder[T]) -> None:
+    def __init__(self, sock: socket.socket | Line, decoder: msgspec.msgpack.Decoder[T]) -> None:
         self._sock = sock
         self._frames = wire.Frames(decoder)
-        # Deadlines are kept by poll alone: with a timeout of its own, the socket would poll
-        # before each write too.
-        sock.setblocking(False)
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        self._poll: select.poll | Line
+        if isinstance(sock, socket.socket):
+            # Deadlines are kept by poll alone: with a timeout of its own, the socket would poll
+            # before each write too.
+            sock.setblocking(False)
+            self._poll = select.poll()
+            self._poll.register(sock, select.POLLIN)
+        else:
+            self._poll = sock
         self._recv: Callable[[], bytes] = functools.partial(sock.recv, wire.CHUNK_BYTES)
 
     def fileno(self) -> int:
@@ -80,13 +85,19 @@ class HostChannel(Generic[T]):
                 rest = rest[self._sock.send(rest) :]
 
     def _await_room(self, timeout_s: float) -> None:
-        poll = select.poll()
-        poll.register(self._sock, select.POLLOUT)
-        if not poll.poll(_milliseconds(timeout_s)):
+        milliseconds = _milliseconds(timeout_s)
+        if isinstance(self._sock, socket.socket):
+            poll = select.poll()
+            poll.register(self._sock, select.POLLOUT)
+            ready = bool(poll.poll(milliseconds))
+        else:
+            ready = self._sock.poll_room(milliseconds)
+        if not ready:
             raise TimeoutError("the other end does not read")
 
     def send_socket(self, message: msgspec.Struct, passed: socket.socket, timeout_s: float) -> None:
         """Send one small message with a socket; raises as ``send``."""
+        assert isinstance(self._sock, socket.socket)
         frame = wire.encode(message)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [passed.fileno()]))]
         deadline = time.monotonic() + timeout_s
@@ -96,6 +107,15 @@ class HostChannel(Generic[T]):
                 self._sock.sendmsg([frame], rights)
                 return
             self._await_room(deadline - time.monotonic())
+
+    def pass_line(self, message: msgspec.Struct) -> Line:
+        """Send one small message over a line, with a socket; raises as ``send``.
+
+        Returns:
+            Our end of a line to that socket.
+        """
+        assert not isinstance(self._sock, socket.socket)
+        return self._sock.pass_line(wire.encode(message))
 
     def receive(self, timeout_s: float | None = None) -> T:
         """Wait for one message. What has come of it when the time is up is kept for next time.
@@ -166,20 +186,33 @@ class EnvChannel(HostChannel[wire.EnvReply]):
 
     Attributes:
         pidfd: The process, or None before it has said hello.
-        pid: Its process id here.
+        pid: Its process id here; over a line, the one it has inside.
         greeted: Whether its hello was received.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket | Line) -> None:
         super().__init__(sock, wire.ENV_REPLIES)
         self.pidfd: int | None = None
         self.pid: int | None = None
         self.greeted = False
         self._lock = threading.Lock()
+        if not isinstance(sock, socket.socket):
+            return  # the process is not one of this machine: its line has hold of it
         # The kernel then adds the sender's pid to what comes, as it is on this side of the
         # sandbox's process namespace.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._recv_rest, self._recv = self._recv, self._recv_first
+
+    @property
+    def heard(self) -> bool:
+        """Whether the process has ever said anything, and so was there."""
+        if isinstance(self._sock, socket.socket):
+            return self.pid is not None
+        return self._sock.heard
+
+    def is_there(self) -> bool:
+        """Whether the process is there; True also where sending will tell."""
+        return isinstance(self._sock, socket.socket) or self._sock.is_there()
 
     def greet(self, timeout_s: float | None = None) -> wire.EnvReply:
         """Wait for the process's hello and for what comes after it; raises as ``receive``."""
@@ -200,9 +233,12 @@ class EnvChannel(HostChannel[wire.EnvReply]):
         if not isinstance(message, wire.Hello):
             raise wire.WireError(f"a {type(message).__name__} came before any hello")
         self.greeted = True
+        if not isinstance(self._sock, socket.socket):
+            self.pid = self._sock.pid
 
     def _recv_first(self) -> bytes:
         """Read with the sender's credentials, once: later reads cost less without."""
+        assert isinstance(self._sock, socket.socket)
         room = socket.CMSG_SPACE(_CREDENTIALS.size)
         data, ancillary, _, _ = self._sock.recvmsg(wire.CHUNK_BYTES, room, socket.MSG_CMSG_CLOEXEC)
         for level, kind, part in ancillary if data else ():
@@ -231,6 +267,10 @@ class EnvChannel(HostChannel[wire.EnvReply]):
 
     def kill(self) -> None:
         """Kill the process, if there is one. From any thread: a receive ends by it."""
+        if not isinstance(self._sock, socket.socket):
+            self._sock.kill()
+            self._sock.close()
+            return
         with self._lock, contextlib.suppress(ProcessLookupError):
             if self.pidfd is not None:
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)

@@ -17,9 +17,8 @@ import weakref
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from rock_gym.backends.base import STDERR, Process
+from rock_gym.backends.base import STDERR, Line, Process
 from rock_gym.errors import (
-    BackendUnavailable,
     EnvUnavailable,
     FileError,
     RockGymError,
@@ -27,7 +26,7 @@ from rock_gym.errors import (
     StartFailed,
 )
 from rock_gym.gem import wire
-from rock_gym.gem.channel import HostChannel
+from rock_gym.gem.channel import EnvChannel, HostChannel
 from rock_gym.gem.interpreter import GuestPython
 
 if TYPE_CHECKING:
@@ -93,17 +92,10 @@ class Guest:
     Raises:
         StartFailed: If it did not come up; carries what it printed.
         EnvUnavailable: If GEM cannot be imported in the sandbox.
-        BackendUnavailable: If this kind of sandbox takes no sockets.
         SandboxLost: If the sandbox died.
     """
 
     def __init__(self, sandbox: Sandbox, python: GuestPython, timeout_s: float | None) -> None:
-        if not sandbox.capabilities.sockets:
-            raise BackendUnavailable(
-                f"backend {sandbox.backend!r} cannot run GEM environments yet: it passes no "
-                "sockets into its sandboxes; use backend='bubblewrap'",
-                sandbox_id=sandbox.id,
-            )
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self.sandbox = sandbox
         self._lock = threading.Lock()
@@ -113,14 +105,8 @@ class Guest:
             source = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
             sandbox.write_file(f"{sandbox.run_dir}/{_PACKAGE}/{name}", source)
         sandbox.write_file(f"{sandbox.run_dir}/{_PACKAGE}/__init__.py", "")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            self._control = HostChannel(ours, wire.CONTROL_REPLIES)
-            try:
-                self._process = _open_process(sandbox, python, theirs)
-            except BaseException:
-                ours.close()
-                raise
+        self._process, ours = _open_process(sandbox, python)
+        self._control = HostChannel(ours, wire.CONTROL_REPLIES)
         close_in_children(self)
         try:
             self._await_ready(deadline)
@@ -153,22 +139,38 @@ class Guest:
                 output=reply.traceback,
             )
 
-    def fork(self, gem_id: str, preload: bool, theirs: socket.socket) -> None:
-        """Order a process that serves an environment on ``theirs``. Does not wait for it.
+    def fork(self, gem_id: str, preload: bool) -> EnvChannel:
+        """Order a process that serves an environment. Does not wait for it.
 
         Args:
             gem_id: The environment it is for.
             preload: Whether the guest may import that environment's module once for all.
-            theirs: One end of a new socket pair. The caller closes its own copy.
+
+        Returns:
+            The channel to it, which is the caller's.
 
         Raises:
             SandboxLost: If the guest is gone.
         """
+        request = wire.Fork(gem_id, preload)
         with self._lock:
             try:
-                self._control.send_socket(wire.Fork(gem_id, preload), theirs, _SEND_S)
+                if not self.sandbox.capabilities.sockets:
+                    return EnvChannel(self._control.pass_line(request))
+                return self._fork_with_socket(request)
             except OSError as error:
                 raise self._gone() from error
+
+    def _fork_with_socket(self, request: wire.Fork) -> EnvChannel:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        channel = EnvChannel(ours)
+        try:
+            with theirs:
+                self._control.send_socket(request, theirs, _SEND_S)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
 
     def answers(self) -> bool:
         """Whether it is there, asked by a round trip."""
@@ -223,7 +225,7 @@ class Guest:
         self._process.close()
 
 
-def _open_process(sandbox: Sandbox, python: GuestPython, channel: socket.socket) -> Process:
+def _open_process(sandbox: Sandbox, python: GuestPython) -> tuple[Process, socket.socket | Line]:
     settings = {
         "run_dir": sandbox.run_dir,
         "site_dirs": python.site_dirs,
@@ -232,13 +234,22 @@ def _open_process(sandbox: Sandbox, python: GuestPython, channel: socket.socket)
     environ = dict(_ENVIRONMENT)
     if python.nltk_data:
         environ["NLTK_DATA"] = os.pathsep.join(python.nltk_data)
-    argv = [python.executable, *_FLAGS, "-c", _BOOT, json.dumps(settings)]
+    flags = _FLAGS[1:] if python.finds_packages else _FLAGS
+    argv = [python.executable, *flags, "-c", _BOOT, json.dumps(settings)]
     try:
-        return sandbox.open(argv, env=environ, channel=channel)
+        if not sandbox.capabilities.sockets:
+            return sandbox.open_line(argv, env=environ)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            try:
+                return sandbox.open(argv, env=environ, channel=theirs), ours
+            except BaseException:
+                ours.close()
+                raise
     except FileError as error:
         raise EnvUnavailable(
-            f"{python.executable} is not there inside the sandbox: make the pool with "
-            f"read_only={python.read_only}",
+            f"{python.executable} is not there inside the sandbox: "
+            + (python.remedy or f"make the pool with read_only={python.read_only}"),
             sandbox_id=sandbox.id,
         ) from error
 

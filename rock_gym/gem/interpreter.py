@@ -35,7 +35,7 @@ _log = logging.getLogger("rock_gym")
 
 INSTALL_COMMAND = "rock-gym guest install"
 
-_REQUIREMENTS = (
+REQUIREMENTS = (
     f"gem-llm=={GEM_VERSION}",
     "datasets>=3",
     "english-words>=2",
@@ -61,7 +61,7 @@ print(json.dumps({
 """
 
 # Imports all that environments import, and more of it than any one of them needs.
-_FILL = """
+FILL = """
 import importlib, json, pkgutil, site, sys
 for path in json.loads(sys.argv[1]):
     site.addsitedir(path)
@@ -89,6 +89,8 @@ class GuestPython:
             embedded sandbox shows in any case.
         cache: A directory of ours, among those, with bytecode and the like; None if there is none.
         nltk_data: Directories, among those, with a words corpus of the user's own.
+        finds_packages: Whether it is left to find its packages by itself.
+        remedy: What to do where a sandbox does not have it, if not to show what is ``read_only``.
     """
 
     executable: str
@@ -96,6 +98,8 @@ class GuestPython:
     read_only: tuple[str, ...]
     cache: str | None
     nltk_data: tuple[str, ...] = ()
+    finds_packages: bool = False
+    remedy: str = ""
 
 
 def find_guest_python(executable: str | None = None) -> GuestPython:
@@ -251,7 +255,7 @@ def _fill(place: Path, executable: str, site_dirs: list[str], tag: str) -> None:
         # Of our own environment nothing: it may forbid to write bytecode.
         environ = {"PATH": os.defpath, "HOME": str(made), "MPLCONFIGDIR": str(made / "matplotlib")}
         subprocess.run(
-            [executable, *options, "-c", _FILL, json.dumps(site_dirs)],
+            [executable, *options, "-c", FILL, json.dumps(site_dirs)],
             check=True,
             env=environ,
             cwd="/",
@@ -322,7 +326,7 @@ def install(python: str | None = None, progress: Callable[[str], None] = lambda 
             _run([python or _choose_python(), "-m", "venv", "--clear", str(place)], progress)
             built = str(place / "bin" / "python")
             pip = [built, "-m", "pip", "install", "--disable-pip-version-check"]
-            _run([*pip, *_pip_options(built), *_REQUIREMENTS], progress)
+            _run([*pip, *_pip_options(built), *REQUIREMENTS], progress)
             (place / _BUILT).touch()
     _find.cache_clear()
     return place / "bin" / "python"

@@ -28,6 +28,10 @@ __all__ = ["Pool", "Seat", "left", "take_seat"]
 class Pool(Protocol):
     """What is asked of a pool of sandboxes."""
 
+    @property
+    def backend(self) -> str:
+        """The name of the backend that it starts them on."""
+
     def acquire(self, timeout: float | None = 60.0) -> Sandbox:
         """Lease a sandbox that nobody has used before."""
 

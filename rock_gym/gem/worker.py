@@ -7,16 +7,18 @@ same guest. What a process sends is checked before it is believed.
 from __future__ import annotations
 
 import operator
-import socket
 import threading
 import time
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from rock_gym.backends import get_backend
 from rock_gym.errors import (
+    BackendUnavailable,
     EnvError,
     EnvUnavailable,
+    ImageNotFound,
     ResetTimeout,
     RockGymError,
     SandboxLost,
@@ -28,7 +30,8 @@ from rock_gym.gem import catalog, wire
 from rock_gym.gem.channel import EnvChannel
 from rock_gym.gem.config import EnvConfig
 from rock_gym.gem.guests import close_in_children
-from rock_gym.gem.interpreter import find_guest_python
+from rock_gym.gem.image import GEM_IMAGE, image_python
+from rock_gym.gem.interpreter import GuestPython, find_guest_python
 from rock_gym.gem.leasing import Pool, Seat, left, take_seat
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ __all__ = [
     "EnvWorker",
     "ResetReply",
     "StepReply",
+    "choose_backend",
     "lease_worker",
     "seats_per_sandbox",
     "with_guest",
@@ -65,18 +69,71 @@ class StepReply(NamedTuple):
     info: dict[str, Any]
 
 
-def with_guest(spec: SandboxSpec, guest_python: str | None = None) -> SandboxSpec:
-    """Return a sandbox spec in which what guests need of the host is visible, read-only.
+# Where sandboxes show nothing of this machine, GEM comes with the image.
+_WITH_IMAGES = ("docker",)
+
+
+def with_guest(
+    spec: SandboxSpec, guest_python: str | None = None, backend: str = "bubblewrap"
+) -> SandboxSpec:
+    """Return a sandbox spec in which guests find what they need.
+
+    That is the interpreter of this machine, shown read-only, or where sandboxes start from images
+    the image that GEM is in.
 
     Args:
         spec: What the sandbox is otherwise like.
         guest_python: As for ``EnvConfig``.
+        backend: What is to start it.
 
     Raises:
         EnvUnavailable: If there is no interpreter with GEM; says how to install one.
     """
+    if backend in _WITH_IMAGES:
+        plain = spec.image is None and spec.dockerfile is None
+        return replace(spec, image=GEM_IMAGE) if plain else spec
     needed = find_guest_python(guest_python).read_only
     return replace(spec, read_only=tuple(sorted({*spec.read_only, *needed})))
+
+
+def choose_backend(
+    spec: SandboxSpec, guest_python: str | None = None, backend: str = "auto"
+) -> tuple[str, SandboxSpec]:
+    """Choose where environments run, and return its name with the spec for it.
+
+    Raises:
+        SpecError: If no backend can do what the spec asks for.
+        ImageNotFound: If none has the image.
+        BackendUnavailable: If this machine can run none of them.
+        EnvUnavailable: If there is no interpreter with GEM for any.
+    """
+    if backend != "auto":
+        return backend, with_guest(spec, guest_python, backend)
+    embedded = _why_not("bubblewrap", spec, guest_python)
+    if embedded is None:
+        return "bubblewrap", with_guest(spec, guest_python)
+    docker = _why_not("docker", spec, guest_python)
+    if docker is None:
+        return "docker", with_guest(spec, guest_python, "docker")
+    kind = type(embedded if isinstance(docker, BackendUnavailable) else docker)
+    raise kind(
+        "no backend can run this environment. "
+        f"embedded: {embedded.message}. Docker: {docker.message}"
+    )
+
+
+def _why_not(name: str, spec: SandboxSpec, guest_python: str | None) -> RockGymError | None:
+    try:
+        get_backend(name, with_guest(spec, guest_python, name))
+    except (BackendUnavailable, EnvUnavailable, ImageNotFound, SpecError) as error:
+        return error
+    return None
+
+
+def _python_for(config: EnvConfig, pool: Pool) -> GuestPython:
+    if pool.backend in _WITH_IMAGES:
+        return image_python(config.guest_python)
+    return find_guest_python(config.guest_python)
 
 
 def lease_worker(
@@ -106,7 +163,7 @@ def lease_worker(
         SandboxLost: If the sandbox died meanwhile.
     """
     capacity = seats_per_sandbox(config.gem_id, envs_per_sandbox)
-    python = find_guest_python(config.guest_python)
+    python = _python_for(config, pool)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         seat = take_seat(pool, python, capacity, left(deadline))
@@ -202,7 +259,10 @@ class EnvWorker:
 
     @property
     def pid(self) -> int | None:
-        """The process's id on this side of the sandbox; None until it has answered."""
+        """The process's id; None until it has answered.
+
+        It is that of this machine, but where sockets do not reach into sandboxes the one inside.
+        """
         return None if self._channel is None else self._channel.pid
 
     def fileno(self) -> int:
@@ -253,6 +313,8 @@ class EnvWorker:
     def _sent_reset(self, request: wire.Reset) -> bool:
         """Send it, or return False if the process has died since it was last used."""
         assert self._channel is not None
+        if not self._channel.is_there():
+            return False
         # Set first: if something breaks in, half a message may have gone out.
         self._awaited = "reset"
         try:
@@ -330,13 +392,10 @@ class EnvWorker:
 
     def _fork(self) -> None:
         """Have the guest fork a process, and tell it what to make. Waits for neither."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        channel = EnvChannel(ours)
+        channel = self._guest.fork(self.config.gem_id, self._is_preloadable())
         self._channel = channel
         self.forks += 1
         try:
-            with theirs:
-                self._guest.fork(self.config.gem_id, self._is_preloadable(), theirs)
             channel.send(self._make, _SEND_S)
         except OSError:
             raise self._loss() from None
@@ -406,7 +465,7 @@ class EnvWorker:
     def _loss(self) -> RockGymError:
         """Tell a process that died alone from one that died with its sandbox."""
         why = "it crashed, ran out of memory or was killed"
-        if self._channel is not None and self._channel.pid is None:
+        if self._channel is not None and not self._channel.heard:
             why = "none could be forked; is the limit on processes or memory too low?"
         self._kill()
         self._check_open()

@@ -8,6 +8,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -73,19 +74,22 @@ def host_mounts() -> tuple[str, ...]:
 
 
 def orphans() -> set[int]:
-    """Processes of embedded sandboxes, anybody's, that nobody is left to end.
+    """Processes of sandboxes, anybody's, that nobody is left to end.
 
-    Such a process hangs below its launcher. One whose parent is neither that nor another process
-    of the sandbox has lost it.
+    One of an embedded sandbox hangs below its launcher. If its parent is neither that nor another
+    process of the sandbox, it has lost it. A container has lost its owner if that is gone.
     """
     table = parents()
+    abandoned = set().union(
+        *(in_containers_of(owner) for owner in containers_of().values() if owner not in table)
+    )
     kin = ("bwrap", ".rock-gym-init", "launcher")
     return {
         pid
         for pid, parent in table.items()
         if ".rock-gym-init" in command_line(pid)
         and not any(name in command_line(parent) for name in kin)
-    }
+    } | abandoned
 
 
 def namespace_members(link: str) -> set[int]:
@@ -105,6 +109,42 @@ def namespace_members(link: str) -> set[int]:
 def members(sandbox: Any) -> set[int]:
     """The host's ids of all processes in a sandbox."""
     return namespace_members(sandbox.execute("readlink /proc/self/ns/pid").stdout.strip())
+
+
+def containers_of(owner: int | None = None) -> dict[str, int]:
+    """Our containers that an engine knows, if one answers: their ids, and who owns each."""
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect("/var/run/docker.sock")
+            query = "all=1&filters=%7B%22label%22%3A%5B%22rock-gym.owner%22%5D%7D"
+            sock.sendall(f"GET /v1.41/containers/json?{query} HTTP/1.0\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    except (FileNotFoundError, ConnectionRefusedError, PermissionError):
+        return {}
+    owners = {
+        found["Id"]: int(json.loads(found["Labels"]["rock-gym.owner"])["pid"])
+        for found in json.loads(answer.partition(b"\r\n\r\n")[2])
+    }
+    return {name: pid for name, pid in owners.items() if owner in (None, pid)}
+
+
+def in_containers_of(owner: int) -> set[int]:
+    """The host's ids of all processes in the containers of an owner: they run below the engine."""
+    names = [name.encode() for name in containers_of(owner)]
+    found = set()
+    for entry in os.listdir("/proc") if names else ():
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                groups = Path("/proc", entry, "cgroup").read_bytes()
+                if any(name in groups for name in names):
+                    found.add(int(entry))
+    return found
+
+
+def below(owner: int) -> set[int]:
+    """All processes that must end with an owner, wherever they run."""
+    return descendants(owner) | in_containers_of(owner)
 
 
 def wait_gone(pids: set[int], timeout: float = 5.0) -> set[int]:
@@ -167,7 +207,7 @@ class Owner:
         self.process.stdin.flush()
 
     def below(self) -> set[int]:
-        return descendants(self.process.pid)
+        return below(self.process.pid)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         self.process.send_signal(number)

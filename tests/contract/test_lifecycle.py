@@ -41,13 +41,13 @@ from tests.contract.support import (
 OWNER = """
 import json, os, sys
 import rock_gym
-from tests.contract.support import descendants
+from tests.contract.support import below
 sandboxes = [rock_gym.Sandbox.start(backend={backend!r}) for _ in range(3)]
 for sandbox in sandboxes:
     bash = sandbox.create_session()
     bash.run("setsid sleep 1000 & (setsid sh -c 'trap \\"\\" TERM HUP; sleep 1000' &)")
     sandbox.execute("sleep 1000 &")
-print(json.dumps(sorted(descendants())), flush=True)
+print(json.dumps(sorted(below(os.getpid()))), flush=True)
 sys.stdin.readline()
 """
 

@@ -55,7 +55,7 @@ def by_id(record: catalog.Record) -> str:
 
 @pytest.fixture(scope="module")
 def pool(backend: str) -> Iterator[SandboxPool]:
-    with SandboxPool.from_spec(with_guest(SandboxSpec()), backend=backend) as pool:
+    with SandboxPool.from_spec(with_guest(SandboxSpec(), backend=backend), backend=backend) as pool:
         yield pool
 
 

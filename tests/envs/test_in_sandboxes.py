@@ -27,6 +27,7 @@ from rock_gym.errors import (
 from rock_gym.gem.worker import with_guest
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import members, within
+from tests.gem.local import pid_of
 
 GEM_ID = "game:GuessTheNumber-v0-easy"
 
@@ -84,7 +85,7 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pool(backend: str, modules: Path) -> Iterator[SandboxPool]:
-    spec = with_guest(SandboxSpec.of(read_only=(str(modules),)))
+    spec = with_guest(SandboxSpec.of(read_only=(str(modules),)), backend=backend)
     with SandboxPool.from_spec(spec, backend=backend) as pool:
         yield pool
 
@@ -201,7 +202,7 @@ class TestFaults:
             missing.reset()
 
     def test_a_pool_closed_under_an_environment_is_typed(self, backend: str) -> None:
-        pool = SandboxPool.from_spec(with_guest(SandboxSpec()), backend=backend)
+        pool = SandboxPool.from_spec(with_guest(SandboxSpec(), backend=backend), backend=backend)
         with pool, GemEnv(GEM_ID, pool=pool) as env:
             env.reset()
             pool.close()
@@ -217,11 +218,11 @@ class TestLives:
         env.reset()
         worker = env._worker
         assert worker is not None
-        assert worker.pid in members(env.sandbox)
-        for kind in ("pid", "mnt", "net", "user"):
-            assert os.readlink(f"/proc/{worker.pid}/ns/{kind}") != os.readlink(
-                f"/proc/self/ns/{kind}"
-            )
+        pid = pid_of(worker)
+        assert pid in members(env.sandbox)
+        kinds = ("pid", "mnt", "net", "user") if env.sandbox.backend != "docker" else ("pid", "mnt")
+        for kind in kinds:
+            assert os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
 
     def test_infos_and_texts_are_gems(self, obedient: Callable[..., GemEnv]) -> None:
         env = obedient(greeting="hi", gem_info=True)

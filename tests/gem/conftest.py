@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rock_gym.gem.image import image_python
 from rock_gym.gem.interpreter import find_guest_python
 from rock_gym.gem.worker import EnvConfig, EnvWorker, lease_worker, with_guest
 from rock_gym.pool import SandboxPool
@@ -22,7 +23,7 @@ USER_ENVS = str(Path(__file__).with_name("user_envs"))
 
 def make_pool(kind: str, **options: Any) -> SandboxPool:
     spec = SandboxSpec.of(read_only=(STUB, USER_ENVS), **options)
-    return SandboxPool.from_spec(with_guest(spec), backend=kind)
+    return SandboxPool.from_spec(with_guest(spec, backend=kind), backend=kind)
 
 
 def backend_or_skip(name: str) -> str:
@@ -52,6 +53,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     python = find_guest_python()
     stubbed = dataclasses.replace(python, site_dirs=(STUB, *python.site_dirs), cache=None)
     monkeypatch.setattr("rock_gym.gem.worker.find_guest_python", lambda executable: stubbed)
+    python = image_python()
+    in_image = dataclasses.replace(python, site_dirs=(STUB, *python.site_dirs), cache=None)
+    monkeypatch.setattr("rock_gym.gem.worker.image_python", lambda executable: in_image)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import shutil
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 
 from rock_gym.backends.base import STDERR, STDOUT, Capabilities
 from rock_gym.errors import PoolClosed
+from tests.contract.support import members
 
 _MOVE = (
     "import os, sys; fd = int(sys.argv[1]); os.dup2(fd, 3); fd == 3 or os.close(fd); "
@@ -122,6 +124,8 @@ class LocalSandbox:
 class LocalPool:
     """Counts what it lends."""
 
+    backend = "local"
+
     def __init__(self) -> None:
         self.started = 0
         self.leased: set[LocalSandbox] = set()
@@ -151,6 +155,18 @@ class LocalPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def pid_of(worker: Any) -> int:
+    """The host's id of an environment's process."""
+    assert worker.pid is not None
+    if worker.sandbox.backend != "docker":
+        return int(worker.pid)
+    for pid in members(worker.sandbox):
+        inner = re.search(r"^NSpid:.*\t(\d+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
+        if inner is not None and int(inner[1]) == worker.pid:
+            return pid
+    raise AssertionError(f"no process {worker.pid} in {worker.sandbox}")
 
 
 def kill(pid: int) -> None:

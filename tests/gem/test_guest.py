@@ -20,7 +20,7 @@ from rock_gym.gem.interpreter import GuestPython, find_guest_python
 from rock_gym.gem.worker import EnvConfig, EnvWorker, lease_worker
 from tests.contract.support import eventually, within
 from tests.gem.conftest import USER_ENVS, Lease, make_pool
-from tests.gem.local import LocalPool, kill
+from tests.gem.local import LocalPool, kill, pid_of
 
 GAME = "game:GuessTheNumber-v0-easy"
 PROBE = "probe:Probe"
@@ -39,8 +39,7 @@ def parent_of(pid: int) -> int:
 
 
 def guest_of(worker: EnvWorker) -> int:
-    assert worker.pid is not None
-    return parent_of(worker.pid)
+    return parent_of(pid_of(worker))
 
 
 class TestEnvironmentProcesses:
@@ -48,7 +47,7 @@ class TestEnvironmentProcesses:
         workers = [lease(GAME) for _ in range(4)]
         for worker in workers:
             worker.reset(1)
-        assert len({worker.pid for worker in workers}) == 4
+        assert len({pid_of(worker) for worker in workers}) == 4
         assert len({guest_of(worker) for worker in workers}) == 1
 
     def test_they_hold_their_own_socket_alone(self, lease: Lease, probe: EnvWorker) -> None:
@@ -92,11 +91,11 @@ class TestEnvironmentProcesses:
         workers = [lease("rg:codeio") for _ in range(2)]
         for worker in workers:
             worker.reset(1)
-        directories = {os.readlink(f"/proc/{worker.pid}/cwd") for worker in workers}
+        directories = {os.readlink(f"/proc/{pid_of(worker)}/cwd") for worker in workers}
         assert len(directories) == 2
 
     def test_they_end_when_the_host_hangs_up(self, probe: EnvWorker) -> None:
-        pid = probe.pid
+        pid = pid_of(probe)
         assert probe._channel is not None
         probe._channel.close()
         assert eventually(lambda: not os.path.exists(f"/proc/{pid}"))
@@ -104,8 +103,7 @@ class TestEnvironmentProcesses:
 
     def test_the_kernel_tells_whose_they_are(self, probe: EnvWorker) -> None:
         """The pid is that of this side."""
-        assert probe.pid is not None
-        assert "_rock_gym_guest" in Path(f"/proc/{probe.pid}/cmdline").read_text()
+        assert "_rock_gym_guest" in Path(f"/proc/{pid_of(probe)}/cmdline").read_text()
 
 
 @pytest.mark.usefixtures("quick")
@@ -237,7 +235,7 @@ class TestSharing:
         pool = LocalPool()
         worker = lease_worker(EnvConfig(GAME), pool)
         worker.reset(1)
-        pid = worker.pid
+        pid = pid_of(worker)
         pool.close()
         with pytest.raises(SandboxLost):
             worker.step("a")
@@ -291,7 +289,7 @@ class TestOwners:
     def test_a_worker_that_nobody_closed(self, lease_own: Lease, own_pool: Any) -> None:
         worker = lease_worker(EnvConfig(GAME), own_pool)
         worker.reset(1)
-        pid = worker.pid
+        pid = pid_of(worker)
         workers = [worker]
         del worker
         with pytest.warns(ResourceWarning, match="never closed"):
@@ -351,7 +349,10 @@ for pid in os.listdir("/proc"):
     for name in ("mem", "maps", "environ", "fd"):
         try:
             path = f"/proc/{pid}/{name}"
-            list(os.scandir(path)) if name == "fd" else open(path, "rb").read(1)
+            if name == "fd":
+                [os.readlink(entry.path) for entry in os.scandir(path)]
+            else:
+                open(path, "rb").read(1)
             print(name, "open", "guest" if "_rock_gym_guest" in line else "other")
         except PermissionError:
             print(name, "closed", "guest" if "_rock_gym_guest" in line else "other")
@@ -365,7 +366,8 @@ def test_graders_cannot_be_looked_into(lease: Lease) -> None:
     workers = [lease(GAME) for _ in range(2)]
     for worker in workers:
         worker.reset(1)
-    seen = workers[0].sandbox.execute([sys.executable, "-I", "-S", "-c", READ_OTHERS]).stdout
+    python = "python3" if workers[0].sandbox.backend == "docker" else sys.executable
+    seen = workers[0].sandbox.execute([python, "-I", "-S", "-c", READ_OTHERS]).stdout
     lines = [line.split() for line in seen.splitlines() if line.split()[2] == "guest"]
     assert len(lines) >= 4 * 3
     assert {line[1] for line in lines} == {"closed"}

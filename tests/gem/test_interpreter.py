@@ -44,7 +44,15 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def quick_fill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill caches with a few modules instead of GEM."""
     code = "import json, os, xml.dom\nopen(os.environ['MPLCONFIGDIR'] + '/fonts', 'w')"
-    monkeypatch.setattr(interpreter, "_FILL", code)
+    monkeypatch.setattr(interpreter, "FILL", code)
+
+
+@pytest.fixture
+def shows_the_host(kind: str) -> str:
+    """A backend whose sandboxes have the host's interpreters."""
+    if kind == "docker":
+        pytest.skip("an image brings its own interpreter")
+    return kind
 
 
 def compiled(cache: str | None) -> list[Path]:
@@ -111,7 +119,7 @@ class TestFinding:
         with pytest.raises(EnvUnavailable, match="pip install gem-llm"):
             find_guest_python(str(tmp_path / "v" / "bin" / "python"))
 
-    def test_another_one_is_shown_and_used(self, tmp_path: Path, kind: str) -> None:
+    def test_another_one_is_shown_and_used(self, tmp_path: Path, shows_the_host: str) -> None:
         """Even if its prefix lies where sandboxes show nothing."""
         place = tmp_path / "other"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
@@ -121,24 +129,29 @@ class TestFinding:
         executable = str(place / "bin" / "python")
         python = find_guest_python(executable)
         assert str(place) in python.read_only
-        with SandboxPool.from_spec(with_guest(SandboxSpec(), executable), backend=kind) as pool:
+        with SandboxPool.from_spec(
+            with_guest(SandboxSpec(), executable), backend=shows_the_host
+        ) as pool:
             worker = lease_worker(EnvConfig(GAME, guest_python=executable), pool)
             assert worker.reset(1)
             assert os.readlink(f"/proc/{worker.pid}/exe") == os.path.realpath(sys.executable)
             worker.close()
 
     def test_one_that_the_pool_does_not_show(
-        self, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, shows_the_host: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The error says what to make the pool with."""
         executable = str(tmp_path / "python")
         python = interpreter.GuestPython(executable, (), (str(tmp_path),), None)
         monkeypatch.setattr("rock_gym.gem.worker.find_guest_python", lambda name: python)
-        with SandboxPool(backend=kind) as pool, pytest.raises(EnvUnavailable, match="read_only="):
+        with (
+            SandboxPool(backend=shows_the_host) as pool,
+            pytest.raises(EnvUnavailable, match="read_only="),
+        ):
             lease_worker(EnvConfig(GAME), pool)
 
     def test_a_corpus_of_the_users_own(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shows_the_host: str
     ) -> None:
         """NLTK_DATA names it, and its words are those of the games."""
         corpus = tmp_path / "nltk_data" / "corpora" / "words"
@@ -148,7 +161,7 @@ class TestFinding:
         monkeypatch.setenv("NLTK_DATA", f"{tmp_path / 'nothing'}:{tmp_path / 'nltk_data'}")
         python = find_guest_python()
         assert python.nltk_data == (str(tmp_path / "nltk_data"),)
-        with SandboxPool.from_spec(with_guest(SandboxSpec()), backend=kind) as pool:
+        with SandboxPool.from_spec(with_guest(SandboxSpec()), backend=shows_the_host) as pool:
             worker = lease_worker(EnvConfig("game:Wordle-v0-easy"), pool)
             worker.reset(1)
             assert "Congratulations" in worker.step("\\boxed{xyz}").observation
@@ -191,7 +204,7 @@ class TestCache:
 
     def test_many_at_once_make_one(self, own_cache: Path) -> None:
         code = "from rock_gym.gem import interpreter; print(interpreter.find_guest_python().cache)"
-        patch = f"import rock_gym.gem.interpreter as i; i._FILL = {interpreter._FILL!r}; {code}"
+        patch = f"import rock_gym.gem.interpreter as i; i._FILL = {interpreter.FILL!r}; {code}"
         command = [sys.executable, "-c", patch]
 
         def find(_: int) -> str:
@@ -212,11 +225,11 @@ class TestCache:
 
     def test_a_fill_that_fails_is_no_harm(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Guests are slower to start, and that is all. The next time it is tried again."""
-        good = interpreter._FILL
-        monkeypatch.setattr(interpreter, "_FILL", "raise SystemExit(1)")
+        good = interpreter.FILL
+        monkeypatch.setattr(interpreter, "FILL", "raise SystemExit(1)")
         assert find_guest_python().cache is None
         interpreter._find.cache_clear()
-        monkeypatch.setattr(interpreter, "_FILL", good)
+        monkeypatch.setattr(interpreter, "FILL", good)
         assert find_guest_python().cache is not None
 
     def test_a_cache_that_cannot_be_written_is_no_harm(
@@ -263,7 +276,7 @@ def test_bytecode_is_used(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
     less = (
         "import json, site, sys\nfor path in json.loads(sys.argv[1]):\n    site.addsitedir(path)\n"
     )
-    monkeypatch.setattr(interpreter, "_FILL", f"{less}import gem")
+    monkeypatch.setattr(interpreter, "FILL", f"{less}import gem")
     site_dirs = [STUB, *site.getsitepackages()]
     tag = str(sys.implementation.cache_tag)
     python = interpreter._with_cache(sys.executable, site_dirs, [], tag)

@@ -23,7 +23,7 @@ from rock_gym.gem import wire
 from rock_gym.gem.worker import EnvWorker
 from tests.contract.support import eventually, within
 from tests.gem.conftest import Lease
-from tests.gem.local import kill
+from tests.gem.local import kill, pid_of
 
 GAME = "game:GuessTheNumber-v0-easy"
 PROBE = "probe:Probe"
@@ -182,13 +182,13 @@ class TestErrors:
     @pytest.mark.parametrize("action", ["raise oh no", "exit", "no_such_verb"])
     def test_what_a_step_raises(self, probe: EnvWorker, action: str) -> None:
         """It is typed, has the traceback, and does not end the process."""
-        pid = probe.pid
+        pid = pid_of(probe)
         with pytest.raises(EnvError) as caught:
             probe.step(action)
         assert "probe_envs.py" in (caught.value.output or "")
         assert caught.value.sandbox_id == probe.sandbox.id
         assert probe.reset(2).observation == "reset 2 with 2"
-        assert probe.pid == pid
+        assert pid_of(probe) == pid
 
     def test_what_a_reset_raises(self, probe: EnvWorker) -> None:
         with pytest.raises(EnvError, match="unlucky"):
@@ -222,10 +222,9 @@ class TestErrors:
 
     def test_a_process_that_is_killed_while_it_waits(self, probe: EnvWorker) -> None:
         """The next reset does not even notice; a step does."""
-        assert probe.pid is not None
-        kill(probe.pid)
+        kill(pid_of(probe))
         assert probe.reset(3).observation == "reset 1 with 3"
-        kill(probe.pid)
+        kill(pid_of(probe))
         with pytest.raises(EnvError, match="gone"):
             probe.step("echo a")
         assert probe.reset(3)
@@ -247,7 +246,7 @@ class TestErrors:
     )
     def test_an_answer_that_is_none(self, probe: EnvWorker, data: bytes) -> None:
         """What an environment's code says in its process's name is not believed."""
-        pid = probe.pid
+        pid = pid_of(probe)
         with pytest.raises(WireError):
             probe.step(f"forge {data.hex()}")
         assert pid is not None
@@ -269,7 +268,7 @@ class TestDeadlines:
         stuck.reset(0)
         neighbour.reset(0)
         stuck.send_reset(ENDLESS_SEED)
-        pid, steps, deadline = stuck.pid, 0, time.monotonic() + 1.5
+        pid, steps, deadline = pid_of(stuck), 0, time.monotonic() + 1.5
         assert pid is not None
         while time.monotonic() < deadline:
             assert stuck.try_receive() is None
@@ -286,7 +285,7 @@ class TestDeadlines:
         assert neighbour.reset(1)
 
     def test_a_step_that_never_ends(self, probe: EnvWorker) -> None:
-        pid = probe.pid
+        pid = pid_of(probe)
         with within(5), pytest.raises(StepTimeout):
             probe.step("hang", 0.2)
         assert pid is not None

@@ -1,0 +1,111 @@
+"""A Unix socket beside a container's stream, over which sockets are passed into it.
+
+Only for an engine on this machine, and only where asked for: a directory of the host is shown in
+the container, read-only, until its first process has connected. Nothing else has started by then,
+and afterwards nothing is left in it.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import shutil
+import socket
+import struct
+import tempfile
+import threading
+
+from rock_gym.backends.docker import protocol
+from rock_gym.errors import SandboxLost, SpecError, StartFailed
+from rock_gym.spec import SandboxSpec
+
+MOUNTED_AT = "/run/rock-gym-host"
+_NAME = "s"
+_CREDENTIALS = struct.Struct("3i")
+
+
+def check(spec: SandboxSpec) -> None:
+    """Refuse where processes inside could be reached, but not be killed.
+
+    Raises:
+        SpecError: If the spec asks for it and it cannot be had.
+    """
+    if not spec.run_dir:
+        return
+    if os.geteuid() != 0:
+        raise SpecError(
+            "run_dir=True needs root, who may kill what runs in containers; leave it out"
+        )
+    if spec.profile != "default":
+        raise SpecError("run_dir=True shares a socket with the host: leave it out, or the profile")
+
+
+class Door:
+    """Where a container's first process connects. A context manager: leaving it removes all."""
+
+    def __init__(self) -> None:
+        self.directory = tempfile.mkdtemp(prefix="rock-gym-run-")
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(f"{self.directory}/{_NAME}")
+        self._listener.listen(1)
+
+    def __enter__(self) -> Door:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def order(self) -> bytes:
+        """Return the frame that has the first process connect."""
+        return protocol.frame(0, protocol.JOIN, f"{MOUNTED_AT}/{_NAME}\0".encode())
+
+    def accept(self, pid: int, timeout_s: float) -> Side:
+        """Wait for it.
+
+        Args:
+            pid: The first process, as the engine knows it.
+            timeout_s: Seconds to wait.
+
+        Raises:
+            StartFailed: If it does not come, or another one does.
+        """
+        self._listener.settimeout(max(timeout_s, 0.001))
+        try:
+            sock, _ = self._listener.accept()
+        except TimeoutError:
+            raise StartFailed(
+                "the sandbox did not come to its run directory: is the engine on this machine?"
+            ) from None
+        found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        if _CREDENTIALS.unpack(found)[0] != pid:
+            sock.close()
+            raise StartFailed("another process came to the sandbox's run directory")
+        return Side(sock)
+
+
+class Side:
+    """Our end. All methods may be called from any thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        # Held until what the socket is for has been sent too: both arrive in the same order.
+        self.lock = threading.Lock()
+
+    def send(self, passed: socket.socket) -> None:
+        """Pass a socket in.
+
+        Raises:
+            SandboxLost: If the container is gone.
+        """
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [passed.fileno()]))]
+        try:
+            self._sock.sendmsg([bytes(protocol.WORD.size)], rights)
+        except OSError as error:
+            raise SandboxLost("the sandbox is gone: its side socket is closed") from error
+
+    def close(self) -> None:
+        """Close it. Twice is fine."""
+        with contextlib.suppress(OSError):
+            self._sock.close()
