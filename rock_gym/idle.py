@@ -40,7 +40,9 @@ class IdleTimer:
 
     def forget(self, thing: Idling) -> None:
         """Do not ask it any more."""
-        self._forget_ref(weakref.ref(thing))
+        with self._changed:
+            if self._deadlines.pop(weakref.ref(thing), None) is not None:
+                self._changed.notify()
 
     def _forget_ref(self, ref: weakref.ref[Idling]) -> None:
         # Also called by the garbage collector, in whatever thread, also in one that holds the
