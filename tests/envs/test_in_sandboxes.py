@@ -237,7 +237,7 @@ class TestLives:
             env.reset()
             sandbox = env.unwrapped.sandbox
             assert sandbox.state == "running"
-        assert sandbox.state == "stopped"
+        assert sandbox.state == "deleted"
 
     def test_so_does_forgetting(self, pool: SandboxPool) -> None:
         held = []
@@ -249,7 +249,7 @@ class TestLives:
 
         with pytest.warns(ResourceWarning, match="unclosed GemEnv"):
             forget()
-        assert held[0].state == "stopped"
+        assert held[0].state == "deleted"
 
     def test_environments_share_a_sandbox_up_to_a_number(self, pool: SandboxPool) -> None:
         envs = [GemEnv(GEM_ID, pool=pool, envs_per_sandbox=2) for _ in range(3)]
