@@ -261,6 +261,8 @@ class Stock:
             del self._idle[index]
             self._refused += 1
             self._ending += 1
+            # Now, since what may stop the caller from getting one is that this one has not ended.
+            self._call_for_hands()
 
     def _alive(self) -> int:
         return len(self._leased) + len(self._idle) + self._starting + self._ending

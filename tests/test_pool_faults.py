@@ -254,3 +254,11 @@ def test_failing_at_once_waits_for_what_is_on_its_way(fake: Any) -> None:
             pool.acquire().release()
         with pool.acquire(), within(5), pytest.raises(PoolExhausted, match="in use"):
             pool.acquire(timeout=None)
+
+
+def test_dead_spares_make_room_for_who_finds_them(fake: Any) -> None:
+    """They count until they are cleared away, which nobody else would do in a full pool."""
+    with SandboxPool(backend=fake, min_idle=1, max_size=1) as pool:
+        assert eventually(lambda: pool.statistics().idle == 1)
+        fake.containers[0].alive = False
+        assert pool.acquire(timeout=20).is_alive()
