@@ -306,6 +306,7 @@ class Stock:
             self._note_started()
             if not self._closed:
                 self._leased[sandbox.id] = sandbox
+                self._call_for_hands()
                 return sandbox
         sandbox.delete()
         raise PoolClosed("the pool was closed; make a new one")
@@ -336,6 +337,7 @@ class Stock:
     def _note_started(self) -> None:
         self._starting -= 1
         self._started += 1
+        self._retry_s = self._retry_at = 0.0  # starts work again, whoever found it out
         self._changed.notify_all()
 
     # Giving back
@@ -429,7 +431,6 @@ class Stock:
             return
         with self._lock:
             self._filling -= 1
-            self._retry_s = 0.0
             self._note_started()
             if self._wants_spare():
                 self._idle.append(spare)

@@ -262,3 +262,16 @@ def test_dead_spares_make_room_for_who_finds_them(fake: Any) -> None:
         assert eventually(lambda: pool.statistics().idle == 1)
         fake.containers[0].alive = False
         assert pool.acquire(timeout=20).is_alive()
+
+
+def test_a_start_that_works_ends_the_wait_for_the_next_try(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever found out: spares come at once, not when the last wait is over."""
+    monkeypatch.setattr(stock, "_FIRST_RETRY_S", 1000.0)
+    monkeypatch.setattr(stock, "_LAST_RETRY_S", 1000.0)
+    fake.failures = 1
+    with SandboxPool(backend=fake, min_idle=1) as pool:
+        assert eventually(lambda: pool.statistics().failed == 1)
+        pool.acquire()
+        assert eventually(lambda: pool.statistics().idle == 1)
