@@ -299,7 +299,10 @@ class SandboxPool(Stock, FanOut):
                 min_idle=old.min_idle if min_idle is _UNCHANGED else min_idle,
                 max_size=old.max_size if max_size is _UNCHANGED else max_size,
             )
-            self._shed_spares(self._limits.min_idle)
+            most = self._limits.max_size
+            room = None if most is None else max(0, most - len(self._leased))
+            spares = self._limits.min_idle
+            self._shed_spares(spares if room is None else min(spares, room))
 
     def drain(self, timeout: float | None = None) -> None:
         """Lend no more, wait until every lease has come back, and close.

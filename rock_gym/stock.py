@@ -221,12 +221,17 @@ class Stock:
 
     def _is_in_use(self, ticket: _Ticket) -> bool:
         """Whether only others' giving back could help: not what is on its way up or out."""
-        most = self._limits.max_size
         ahead = sum(other.count for other in takewhile(lambda it: it is not ticket, self._tickets))
-        taken = len(self._leased) + self._starting - self._filling + ahead
-        if most is not None and taken + ticket.count > most:
+        if self._lent_beyond(ahead + ticket.count):
             return True
         return not self._ending and self._lacks_memory(ticket.count)
+
+    def _lent_beyond(self, count: int) -> bool:
+        """Whether more than max_size would be lent with so many more."""
+        most = self._limits.max_size
+        return most is not None and (
+            len(self._leased) + self._starting - self._filling + count > most
+        )
 
     def _why_exhausted(self, count: int, exhausted: Exhaustion) -> str:
         if exhausted == "grow" or self._has_room(count):
@@ -240,6 +245,9 @@ class Stock:
         )
 
     def _give(self, ticket: _Ticket, exhausted: Exhaustion) -> tuple[list[Sandbox], int] | None:
+        # After growing or resizing there may be spares though all that may be lent are lent.
+        if exhausted != "grow" and self._lent_beyond(ticket.count):
+            return None
         self._bury_dead_spares(ticket.count)
         missing = max(0, ticket.count - len(self._idle))
         if missing and not self._claim(missing, grow=exhausted == "grow"):
@@ -332,6 +340,7 @@ class Stock:
                 self._starting -= 1
                 self._failed += 1
                 self._changed.notify_all()
+                self._call_for_hands()  # it leaves room, which a spare may have lacked
             raise
 
     def _note_started(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rock_gym import SandboxPool, default_pools, memory, stock
-from rock_gym.errors import PoolClosed, PoolExhausted
+from rock_gym.errors import PoolClosed, PoolExhausted, StartFailed
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import eventually, within
 from tests.fakes import FakeBackend
@@ -274,4 +274,37 @@ def test_a_start_that_works_ends_the_wait_for_the_next_try(
     with SandboxPool(backend=fake, min_idle=1) as pool:
         assert eventually(lambda: pool.statistics().failed == 1)
         pool.acquire()
+        assert eventually(lambda: pool.statistics().idle == 1)
+
+
+def test_spares_are_not_lent_beyond_the_size(fake: Any) -> None:
+    """Nor are they kept where a smaller size leaves no room for them."""
+    with SandboxPool(backend=fake, min_idle=2, max_size=6) as pool:
+        held = pool.acquire_many(3)
+        assert eventually(lambda: pool.statistics().idle == 2)
+        pool.resize(max_size=3)
+        assert pool.statistics().idle == 0
+        with pytest.raises(PoolExhausted):
+            pool.acquire(exhausted="fail")
+        held[0].release()
+        assert pool.acquire(timeout=10).is_alive()
+
+
+def test_a_callers_failing_start_leaves_its_room_to_a_spare(fake: Any) -> None:
+    """In a full pool, the thread that makes spares has gone to rest meanwhile."""
+    fake.gate.clear()
+    fake.failures = 1
+    with SandboxPool(backend=fake, max_size=1) as pool:
+
+        def fail() -> None:
+            with pytest.raises(StartFailed):
+                pool.acquire()
+
+        caller = threading.Thread(target=fail)
+        caller.start()
+        assert eventually(lambda: fake.at_once == 1)
+        pool.resize(min_idle=1)
+        assert eventually(lambda: pool._resting == 1)
+        fake.gate.set()
+        caller.join(10)
         assert eventually(lambda: pool.statistics().idle == 1)
