@@ -299,6 +299,8 @@ class SandboxPool(Stock, FanOut):
                 min_idle=old.min_idle if min_idle is _UNCHANGED else min_idle,
                 max_size=old.max_size if max_size is _UNCHANGED else max_size,
             )
+            # Who waits for the next try may have looked at the old numbers, and rest for good.
+            self._retry_s = self._retry_at = 0.0
             most = self._limits.max_size
             room = None if most is None else max(0, most - len(self._leased))
             spares = self._limits.min_idle

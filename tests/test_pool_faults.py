@@ -308,3 +308,13 @@ def test_a_callers_failing_start_leaves_its_room_to_a_spare(fake: Any) -> None:
         fake.gate.set()
         caller.join(10)
         assert eventually(lambda: pool.statistics().idle == 1)
+
+
+def test_resizing_after_a_failure_tries_at_once(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stock, "_FIRST_RETRY_S", 1000.0)
+    monkeypatch.setattr(stock, "_LAST_RETRY_S", 1000.0)
+    fake.failures = 1
+    with SandboxPool(backend=fake, min_idle=1) as pool:
+        assert eventually(lambda: pool.statistics().failed == 1)
+        pool.resize(min_idle=2)
+        assert eventually(lambda: pool.statistics().idle == 2)

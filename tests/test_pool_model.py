@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rock_gym import SandboxPool
+from rock_gym import SandboxPool, stock
 from rock_gym.errors import PoolClosed, PoolExhausted, SpecError, StartFailed
 from tests.contract.support import eventually
 from tests.fakes import FakeBackend
@@ -27,9 +27,11 @@ class PoolMachine(RuleBasedStateMachine):
         self.held: list[Any] = []
         self.ever: set[str] = set()
         self.open = True
+        self.patched = pytest.MonkeyPatch()
 
     @initialize(max_size=SIZES, spares=st.integers(0, 2))
     def make(self, max_size: int, spares: int) -> None:
+        self.patched.setattr(stock, "_LAST_RETRY_S", 0.2)
         self.max_size, self.min_idle = max_size, min(spares, max_size)
         self.pool = SandboxPool(
             backend=self.backend, min_idle=self.min_idle, max_size=max_size, max_starting=2
@@ -125,17 +127,22 @@ class PoolMachine(RuleBasedStateMachine):
                 self.backend.failures = 0
                 assert eventually(self.is_settled), self.pool.statistics()
         finally:
+            self.patched.undo()
             self.pool.close()
         assert not [container for container in self.backend.containers if container.alive]
         now = self.pool.statistics()
         assert (now.leased, now.idle, now.starting, now.ending) == (0, 0, 0, 0)
 
     def is_settled(self) -> bool:
-        """As many spares as are wanted and fit, and nothing on its way."""
+        """As many spares as are wanted and fit, and nothing on its way.
+
+        One that was there before the pool grew may stay.
+        """
         now = self.pool.statistics()
         room = max(0, self.max_size - len(self.held))
-        return (now.idle, now.starting, now.ending) == (min(self.min_idle, room), 0, 0)
+        enough = min(self.min_idle, room) <= now.idle <= self.min_idle
+        return enough and now.starting == now.ending == 0
 
 
 TestPool = PoolMachine.TestCase
-TestPool.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestPool.settings = settings(max_examples=60, stateful_step_count=25, deadline=None, database=None)
