@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
+import os
 import threading
 
-from rock_gym.pool import SandboxPool, live_pools
+from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
 
 _pools: dict[tuple[str, SandboxSpec], SandboxPool] = {}
@@ -36,9 +36,11 @@ def close_default_pools() -> None:
         pool.close()
 
 
-@atexit.register
-def _close_all() -> None:
-    # Registered after the backends' own, and so called before it.
+def _forget_parents() -> None:
+    # In a forked child: another thread may have held the lock, and the pools are the parent's.
+    global _lock
+    _lock = threading.Lock()
     _pools.clear()
-    for pool in tuple(live_pools):
-        pool.close()
+
+
+os.register_at_fork(after_in_child=_forget_parents)

@@ -6,13 +6,14 @@ What goes wrong in one sandbox is that sandbox's outcome and no other's.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
-from rock_gym.errors import RockGymError, SpecError
+from rock_gym.errors import RockGymError, SandboxClosed, SpecError
 from rock_gym.sandbox import CommandResult, Sandbox, ShellResult
 from rock_gym.stock import Exhaustion
 
@@ -131,7 +132,7 @@ class FanOut:
 
         Args:
             function: What to do. A ``RockGymError`` from it is that item's outcome; any other
-                exception ends the work and is raised here.
+                exception is raised here, and ends what runs in the sandboxes that were fresh.
             items: One per sandbox.
             sandboxes: As for ``execute``.
             progress: As for ``execute``.
@@ -145,15 +146,18 @@ class FanOut:
         if sandboxes is not None and len(sandboxes) != len(items):
             raise SpecError(f"{len(items)} items for {len(sandboxes)} sandboxes: give one for each")
 
+        if not items:
+            return []
+        borrowed = _Borrowed(self.acquire)
+
         def work(index: int) -> R | RockGymError:
             try:
-                with self._borrowed(sandboxes, index) as sandbox:
+                given = None if sandboxes is None else nullcontext(sandboxes[index])
+                with given or borrowed.one() as sandbox:
                     return function(sandbox, items[index])
             except RockGymError as error:
                 return error
 
-        if not items:
-            return []
         with ThreadPoolExecutor(min(len(items), _MAX_THREADS)) as threads:
             tasks = [threads.submit(work, index) for index in range(len(items))]
             try:
@@ -161,14 +165,40 @@ class FanOut:
                 return [task.result() for task in tasks]
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
+                borrowed.give_up()
                 raise
 
-    def _borrowed(self, sandboxes: Sequence[Sandbox] | None, index: int) -> Any:
-        return (
-            self.acquire(timeout=None, exhausted="wait")
-            if sandboxes is None
-            else nullcontext(sandboxes[index])
-        )
+
+class _Borrowed:
+    """The sandboxes that a piece of work has borrowed at the moment."""
+
+    def __init__(self, acquire: Callable[..., Sandbox]) -> None:
+        self._acquire = acquire
+        self._lock = threading.Lock()
+        self._sandboxes: set[Sandbox] = set()
+        self._given_up = False
+
+    @contextmanager
+    def one(self) -> Iterator[Sandbox]:
+        """Borrow one for the time of the block."""
+        with self._acquire(timeout=None, exhausted="wait") as sandbox:
+            with self._lock:
+                if self._given_up:
+                    raise SandboxClosed("the work was given up", sandbox_id=sandbox.id)
+                self._sandboxes.add(sandbox)
+            try:
+                yield sandbox
+            finally:
+                with self._lock:
+                    self._sandboxes.discard(sandbox)
+
+    def give_up(self) -> None:
+        """End all that is running in them, so that nobody waits for it."""
+        with self._lock:
+            self._given_up = True
+            sandboxes = tuple(self._sandboxes)
+        for sandbox in sandboxes:
+            sandbox.release()
 
 
 def _watch(tasks: list[Future[Any]], shown: bool) -> None:

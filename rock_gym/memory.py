@@ -45,9 +45,9 @@ def _group_limits(root: Path) -> list[tuple[int, int]]:
     for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
-            top, names = "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            top, names, prefix = "memory", ("limit_in_bytes", "usage_in_bytes"), "total_"
         elif not controllers:
-            top, names = "", ("memory.max", "memory.current")
+            top, names, prefix = "", ("max", "current"), ""
         else:
             continue
         base = root / "sys/fs/cgroup" / top
@@ -55,17 +55,23 @@ def _group_limits(root: Path) -> list[tuple[int, int]]:
         for directory in (group, *group.parents):
             if not directory.is_relative_to(base):
                 break
-            pair = _limit_and_use(directory / names[0], directory / names[1])
+            pair = _limit_and_use(directory, *names, prefix)
             if pair is not None:
                 found.append(pair)
     return found
 
 
-def _limit_and_use(limit: Path, used: Path) -> tuple[int, int] | None:
+def _limit_and_use(group: Path, limit: str, used: str, prefix: str) -> tuple[int, int] | None:
     try:
-        text = limit.read_text().strip()
+        text = (group / f"memory.{limit}").read_text().strip()
         if text == "max" or int(text) >= _NO_LIMIT:
             return None
-        return int(text), int(used.read_text())
+        use = int((group / f"memory.{used}").read_text())
+        stat = (group / "memory.stat").read_text().split()
     except OSError:  # a container often sees its group's path but not the group
         return None
+    # Cached files count as used, but are dropped before the limit is met. Without this, whoever
+    # has read much would never get a sandbox.
+    figures = dict(zip(stat[::2], stat[1::2], strict=True))
+    cached = sum(int(figures.get(f"{prefix}{name}_file", 0)) for name in ("active", "inactive"))
+    return int(text), max(0, use - cached)

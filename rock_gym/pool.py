@@ -6,13 +6,15 @@ caller's path. Default pools are shared by all environments of a process that as
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import threading
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -119,10 +121,8 @@ class SandboxPool(Stock, FanOut):
             read_only=read_only,
             **more,
         )
-        starting = max(4, os.cpu_count() or 1) if max_starting is None else max_starting
-        self._begin(spec, backend, Limits(min_idle, max_size, starting, reserve))
-        self._exhausted = _check_exhausted(exhausted)
-        self._verify = verify
+        limits = Limits(min_idle, max_size, _max_starting(max_starting), reserve)
+        self._begin(spec, backend, limits, exhausted, verify)
 
     @classmethod
     def from_spec(
@@ -132,21 +132,35 @@ class SandboxPool(Stock, FanOut):
         backend: str | Backend = "auto",
         min_idle: int = 0,
         max_size: int | None = None,
+        exhausted: Exhaustion = "wait",
+        max_starting: int | None = None,
+        reserve: bool = False,
+        verify: Callable[[Sandbox], object] | None = None,
     ) -> SandboxPool:
-        """Make a pool of a spec; raises as the constructor."""
+        """Make a pool of a spec; arguments and errors are the constructor's."""
         pool = cls.__new__(cls)
-        pool._begin(spec, backend, Limits(min_idle, max_size, max(4, os.cpu_count() or 1)))
+        limits = Limits(min_idle, max_size, _max_starting(max_starting), reserve)
+        pool._begin(spec, backend, limits, exhausted, verify)
         return pool
 
-    def _begin(self, spec: SandboxSpec, backend: str | Backend, limits: Limits) -> None:
+    def _begin(
+        self,
+        spec: SandboxSpec,
+        backend: str | Backend,
+        limits: Limits,
+        exhausted: Exhaustion,
+        verify: Callable[[Sandbox], object] | None,
+    ) -> None:
         if limits.reserve and spec.resources.memory_bytes is None:
             raise SpecError("reserve=True sets each sandbox's memory aside: give memory= as well")
         chosen = get_backend(backend, spec) if isinstance(backend, str) else backend
-        self._exhausted = "wait"
-        self._verify = None
+        self._exhausted = _check_exhausted(exhausted)
+        self._verify = verify
+        self._closed_by = 0
+        self._gone = threading.Event()
         self._closers: list[Callable[[], None]] = []
         self._set_up(chosen, spec, limits)
-        live_pools.add(self)
+        _live.add(self)
         with self._lock:
             self._call_for_hands()
 
@@ -232,10 +246,13 @@ class SandboxPool(Stock, FanOut):
         elif missing:
             with ThreadPoolExecutor(min(missing, self._limits.max_starting)) as threads:
                 tasks = [threads.submit(self._start_lent, deadline) for _ in range(missing)]
-            errors = [error for task in tasks if (error := task.exception()) is not None]
-            leases += [task.result() for task in tasks if task.exception() is None]
-            if errors:
-                raise errors[0]
+                try:
+                    wait(tasks)
+                finally:  # an interrupt, too, must find all that has come up in the list
+                    done, _ = wait(tasks)
+                    leases += [task.result() for task in done if task.exception() is None]
+            for task in tasks:
+                task.result()
 
     def _refuse(self, leases: Leases) -> int:
         """Give back, and take from the list, what ``verify`` does not like."""
@@ -287,7 +304,12 @@ class SandboxPool(Stock, FanOut):
                 min_idle=old.min_idle if min_idle is _UNCHANGED else min_idle,
                 max_size=old.max_size if max_size is _UNCHANGED else max_size,
             )
-            self._shed_spares(self._limits.min_idle)
+            # Who waits for the next try may have looked at the old numbers, and rest for good.
+            self._retry_s = self._retry_at = 0.0
+            most = self._limits.max_size
+            room = None if most is None else max(0, most - len(self._leased))
+            spares = self._limits.min_idle
+            self._shed_spares(spares if room is None else min(spares, room))
 
     def drain(self, timeout: float | None = None) -> None:
         """Lend no more, wait until every lease has come back, and close.
@@ -319,22 +341,37 @@ class SandboxPool(Stock, FanOut):
             self._closers.append(callback)
 
     def close(self) -> None:
-        """End all its sandboxes, the leased ones included. Twice is fine."""
+        """End all its sandboxes, the leased ones included, and return when they have ended.
+
+        Twice is fine.
+        """
         if self._owner != os.getpid():
             self._closed = True  # the sandboxes are the parent's
             return
         with self._lock:
             was_closed, self._closed = self._closed, True
             closers, self._closers = self._closers, []
-        if was_closed:
-            return
-        for closer in closers:
-            closer()
+            if not was_closed:
+                self._closed_by = threading.get_ident()
+            self._changed.notify_all()
+        if not was_closed:
+            # Whatever a callback raises, the others are called and the sandboxes end.
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._end_all)
+                for closer in reversed(closers):
+                    stack.callback(closer)
+        elif self._closed_by != threading.get_ident():  # a callback that closes it must not wait
+            self._gone.wait()
+
+    def _end_all(self) -> None:
         with self._lock:
             sandboxes, threads = self._take_all()
-        _delete_all(sandboxes)
-        for thread in threads:
-            thread.join()
+        try:
+            _delete_all(sandboxes)
+            for thread in threads:
+                thread.join()
+        finally:
+            self._gone.set()
 
     def __enter__(self) -> SandboxPool:
         return self
@@ -374,11 +411,29 @@ def _delete_all(sandboxes: Iterable[Sandbox]) -> None:
         sandbox.delete()
 
 
+def _max_starting(given: int | None) -> int:
+    return max(4, os.cpu_count() or 1) if given is None else given
+
+
 def _check_exhausted(exhausted: Exhaustion) -> Exhaustion:
     if exhausted not in ("wait", "fail", "grow"):
         raise SpecError(f"exhausted is 'wait', 'fail' or 'grow', not {exhausted!r}")
     return exhausted
 
 
-# Ended when the process does; see default_pools.
-live_pools: weakref.WeakSet[SandboxPool] = weakref.WeakSet()
+_live: weakref.WeakSet[SandboxPool] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    # Registered after the backends' own, and so called before it.
+    for pool in tuple(_live):
+        pool.close()
+
+
+def _renew_locks() -> None:
+    for pool in tuple(_live):
+        pool._renew_locks()
+
+
+os.register_at_fork(after_in_child=_renew_locks)

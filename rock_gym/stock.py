@@ -16,10 +16,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 from rock_gym.backends.base import Backend
-from rock_gym.errors import PoolClosed, PoolExhausted, RockGymError, SpecError
+from rock_gym.errors import PoolClosed, PoolExhausted, RockGymError, SpecError, StartFailed
 from rock_gym.memory import available_bytes, total_bytes
 from rock_gym.sandbox import Sandbox
 from rock_gym.spec import SandboxSpec
@@ -36,6 +37,13 @@ _START_S = 60.0
 # give back is looked at: no event tells of it.
 _MARGIN = 0.03
 _MEMORY_RETRY_S = 0.5
+
+# What a sandbox takes that has done nothing yet, for those that are on their way up.
+_FOOTPRINT_BYTES = 8 << 20
+
+# Pools share the machine's memory: what one promises, no other may promise as well.
+_promising = threading.Lock()
+_promisers: weakref.WeakSet[Stock] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +139,9 @@ class Stock:
         self._started = self._failed = self._refused = 0
         self._retry_s = 0.0
         self._retry_at = 0.0
+        if limits.reserve:
+            with _promising:
+                _promisers.add(self)
 
     @property
     def closed(self) -> bool:
@@ -200,14 +211,30 @@ class Stock:
                 if given is not None:
                     return given
             left = None if deadline is None else deadline - time.monotonic()
-            if exhausted == "fail" or (left is not None and left <= 0):
-                raise PoolExhausted(self._why_exhausted())
+            if (left is not None and left <= 0) or (
+                exhausted == "fail" and self._is_in_use(ticket)
+            ):
+                raise PoolExhausted(self._why_exhausted(ticket.count, exhausted))
             if self._lacks_memory(ticket.count):
                 left = _MEMORY_RETRY_S if left is None else min(left, _MEMORY_RETRY_S)
             self._changed.wait(left)
 
-    def _why_exhausted(self) -> str:
-        if self._has_room(1):
+    def _is_in_use(self, ticket: _Ticket) -> bool:
+        """Whether only others' giving back could help: not what is on its way up or out."""
+        ahead = sum(other.count for other in takewhile(lambda it: it is not ticket, self._tickets))
+        if self._lent_beyond(ahead + ticket.count):
+            return True
+        return not self._ending and self._lacks_memory(ticket.count)
+
+    def _lent_beyond(self, count: int) -> bool:
+        """Whether more than max_size would be lent with so many more."""
+        most = self._limits.max_size
+        return most is not None and (
+            len(self._leased) + self._starting - self._filling + count > most
+        )
+
+    def _why_exhausted(self, count: int, exhausted: Exhaustion) -> str:
+        if exhausted == "grow" or self._has_room(count):
             return (
                 "there is too little free memory for another sandbox; release some, lower "
                 "memory=, or wait longer"
@@ -218,16 +245,16 @@ class Stock:
         )
 
     def _give(self, ticket: _Ticket, exhausted: Exhaustion) -> tuple[list[Sandbox], int] | None:
+        # After growing or resizing there may be spares though all that may be lent are lent.
+        if exhausted != "grow" and self._lent_beyond(ticket.count):
+            return None
         self._bury_dead_spares(ticket.count)
         missing = max(0, ticket.count - len(self._idle))
-        if missing and not (
-            exhausted == "grow" or (self._has_room(missing) and not self._lacks_memory(missing))
-        ):
+        if missing and not self._claim(missing, grow=exhausted == "grow"):
             return None
         spares = [self._idle.popleft() for _ in range(ticket.count - missing)]
         for spare in spares:
             self._leased[spare.id] = spare
-        self._starting += missing
         self._call_for_hands()
         return spares, missing
 
@@ -242,6 +269,8 @@ class Stock:
             del self._idle[index]
             self._refused += 1
             self._ending += 1
+            # Now, since what may stop the caller from getting one is that this one has not ended.
+            self._call_for_hands()
 
     def _alive(self) -> int:
         return len(self._leased) + len(self._idle) + self._starting + self._ending
@@ -250,12 +279,25 @@ class Stock:
         most = self._limits.max_size
         return most is None or self._alive() + count <= most
 
+    def _claim(self, count: int, *, grow: bool = False) -> bool:
+        """Count so many as starting, if there is room for them. Called under the lock."""
+        if not grow and not self._has_room(count):
+            return False
+        with _promising:
+            if self._lacks_memory(count):
+                return False
+            self._starting += count
+        return True
+
     def _lacks_memory(self, count: int) -> bool:
+        total, free = total_bytes(), available_bytes()
+        margin = int(total * _MARGIN)
+        rising = count + self._starting
+        if not self._limits.reserve:
+            return free - rising * _FOOTPRINT_BYTES < margin
         ceiling = self.spec.resources.memory_bytes or 0
-        margin = int(total_bytes() * _MARGIN)
-        if self._limits.reserve:
-            return (self._alive() + count) * ceiling > total_bytes() - margin
-        return available_bytes() < margin
+        promised = sum(it._alive() * (it.spec.resources.memory_bytes or 0) for it in _promisers)
+        return promised + count * ceiling > total - margin or rising * ceiling > free - margin
 
     # Starting
 
@@ -272,6 +314,7 @@ class Stock:
             self._note_started()
             if not self._closed:
                 self._leased[sandbox.id] = sandbox
+                self._call_for_hands()
                 return sandbox
         sandbox.delete()
         raise PoolClosed("the pool was closed; make a new one")
@@ -285,6 +328,11 @@ class Stock:
                 )
             try:
                 return Sandbox.from_spec(self._backend, self.spec, limit_s)
+            except OSError as error:
+                raise StartFailed(
+                    f"the sandbox did not start: {error}; each takes descriptors of this process, "
+                    "so raise `ulimit -n` if they ran out"
+                ) from error
             finally:
                 self._slots.release()
         except BaseException:
@@ -292,11 +340,13 @@ class Stock:
                 self._starting -= 1
                 self._failed += 1
                 self._changed.notify_all()
+                self._call_for_hands()  # it leaves room, which a spare may have lacked
             raise
 
     def _note_started(self) -> None:
         self._starting -= 1
         self._started += 1
+        self._retry_s = self._retry_at = 0.0  # starts work again, whoever found it out
         self._changed.notify_all()
 
     # Giving back
@@ -349,9 +399,8 @@ class Stock:
                 return (lambda: self._end(used)), None
             if self._closed:
                 return None, 0.0
-            if self._missing_spares() and self._has_room(1) and not self._lacks_memory(1):
+            if self._missing_spares() and self._claim(1):
                 self._filling += 1
-                self._starting += 1
                 return self._fill, None
             self._resting += 1
             return None, self._next_look_s()
@@ -391,7 +440,6 @@ class Stock:
             return
         with self._lock:
             self._filling -= 1
-            self._retry_s = 0.0
             self._note_started()
             if self._wants_spare():
                 self._idle.append(spare)
@@ -436,6 +484,11 @@ class Stock:
             self._wakes.release()
         return ours, threads
 
+    def _renew_locks(self) -> None:
+        """Forget who held them: in a forked child, threads that do not exist there."""
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+
     def _check_open(self) -> None:
         if self.closed:
             raise PoolClosed("the pool was closed; make a new one")
@@ -463,3 +516,11 @@ def _serve(
                 stock._rested()
     finally:
         threads.discard(threading.current_thread())
+
+
+def _renew_promising() -> None:
+    global _promising
+    _promising = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_promising)

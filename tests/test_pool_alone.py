@@ -11,61 +11,8 @@ import pytest
 
 from rock_gym import SandboxPool, memory, stock
 from rock_gym.errors import BackendUnavailable, PoolExhausted, SpecError, StartFailed
-from rock_gym.spec import SandboxSpec
 from tests.contract.support import eventually
-
-
-class FakeContainer:
-    """A container of which only its life is real."""
-
-    def __init__(self, sandbox_id: str) -> None:
-        self.id = sandbox_id
-        self.alive = True
-
-    def is_alive(self) -> bool:
-        return self.alive
-
-    def kill(self) -> None:
-        self.alive = False
-
-
-class FakeBackend:
-    """Starts containers that do nothing, fails when told to, and notes how many start at once."""
-
-    name = "fake"
-    capabilities: Any = None
-
-    def __init__(self) -> None:
-        self.containers: list[FakeContainer] = []
-        self.failures = 0
-        self.tries = 0
-        self.at_once = self.most_at_once = 0
-        self.gate = threading.Event()
-        self.gate.set()
-        self._lock = threading.Lock()
-
-    def check(self, spec: SandboxSpec) -> None:
-        pass
-
-    def start(self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0) -> Any:
-        with self._lock:
-            self.tries += 1
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-        try:
-            assert self.gate.wait(30)
-            with self._lock:
-                if self.failures:
-                    self.failures -= 1
-                    raise StartFailed("not today")
-                self.containers.append(FakeContainer(sandbox_id))
-                return self.containers[-1]
-        finally:
-            with self._lock:
-                self.at_once -= 1
-
-    def close(self) -> None:
-        pass
+from tests.fakes import FakeBackend
 
 
 @pytest.fixture
@@ -147,6 +94,7 @@ def test_memory_that_is_really_free_decides(backend: Any, monkeypatch: pytest.Mo
 
 def test_reserved_memory_is_counted_in_full(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stock, "total_bytes", lambda: 10 << 30)
+    monkeypatch.setattr(stock, "available_bytes", lambda: 10 << 30)
     with SandboxPool(backend=backend, memory="3g", reserve=True) as pool:
         held = pool.acquire_many(3)
         with pytest.raises(PoolExhausted, match="free memory"):
@@ -188,6 +136,7 @@ def machine(root: Path, cgroup: str, files: dict[str, str]) -> Path:
             {
                 "sys/fs/cgroup/a/memory.max": f"{5000 << 10}\n",
                 "sys/fs/cgroup/a/memory.current": f"{1000 << 10}\n",
+                "sys/fs/cgroup/a/memory.stat": "",
                 "sys/fs/cgroup/a/b/memory.max": "max\n",
                 "sys/fs/cgroup/a/b/memory.current": "0\n",
             },
@@ -199,6 +148,7 @@ def machine(root: Path, cgroup: str, files: dict[str, str]) -> Path:
             {
                 "sys/fs/cgroup/memory/x/memory.limit_in_bytes": f"{3000 << 10}\n",
                 "sys/fs/cgroup/memory/x/memory.usage_in_bytes": f"{4000 << 10}\n",
+                "sys/fs/cgroup/memory/x/memory.stat": "",
                 "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
                 "sys/fs/cgroup/memory/memory.usage_in_bytes": "1\n",
             },

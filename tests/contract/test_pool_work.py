@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from rock_gym import SandboxPool, fanout
+from rock_gym import Sandbox, SandboxPool, fanout
 from rock_gym.errors import (
     CommandFailed,
     FileError,
@@ -270,3 +271,36 @@ def test_a_failure_in_the_block_gives_the_lease_back(backend: str) -> None:
         with pytest.raises(CommandFailed), pool.acquire() as sandbox:
             sandbox.execute("exit 3", check=True)
         assert pool.acquire(timeout=20).is_alive()
+
+
+def test_work_that_fails_ends_what_runs_beside_it(backend: str) -> None:
+    """Nobody waits ten minutes for commands whose results nobody will get."""
+    with SandboxPool(backend=backend, max_size=3) as pool:
+        running = threading.Barrier(3)
+
+        def work(sandbox: Sandbox, number: int) -> None:
+            running.wait(30)
+            if number == 0:
+                raise ValueError("a defect of the caller")
+            sandbox.execute("sleep 1000")
+
+        with within(20), pytest.raises(ValueError, match="a defect of the caller"):
+            pool.map(work, range(9))
+        assert pool.statistics().leased == 0
+        assert pool.acquire(timeout=20).is_alive()
+
+
+def test_an_interrupt_ends_work_and_gives_all_back(backend: str) -> None:
+    """Ctrl-C in a long piece of work is obeyed at once."""
+    with SandboxPool(backend=backend, max_size=2) as pool:
+        timer = threading.Thread(
+            target=lambda: (
+                eventually(lambda: pool.statistics().leased == 2),
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT),
+            )
+        )
+        timer.start()
+        with within(20), pytest.raises(KeyboardInterrupt):
+            pool.execute(["sleep 1000"] * 5)
+        timer.join()
+        assert pool.statistics().leased == 0
