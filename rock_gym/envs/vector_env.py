@@ -321,7 +321,7 @@ class SandboxVectorEnv(AsyncHalves, VectorEnv[Any, Any, Any]):
 
     def _gather(self, enough: Callable[[], bool], until: float | None = None) -> None:
         """Take in answers as they come, until there are enough or time is up."""
-        slots, wait = self._slots, self._poller.wait
+        slots, ready, wait = self._slots, self._ready, self._poller.wait
         end = math.inf if until is None else until
         while not enough():
             now = time.monotonic()
@@ -333,8 +333,11 @@ class SandboxVectorEnv(AsyncHalves, VectorEnv[Any, Any, Any]):
                 slot = slots[number]
                 if not slot.pending:
                     slot.player.ignore()
-                else:
-                    self._note(number, slot, slot.advance())
+                elif slot.advance():
+                    self._awaited -= 1
+                    ready.append(number)
+                elif slot.player.deadline < self._next_deadline:
+                    self._next_deadline = slot.player.deadline
             if now >= end:
                 return
 

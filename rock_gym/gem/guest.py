@@ -218,7 +218,7 @@ def _serve(channel: wire.Channel[wire.EnvRequest], run_dir: str) -> None:
         request = channel.receive()
         reply: wire.EnvReply | None = None
         try:
-            if isinstance(request, wire.Step):
+            if type(request) is wire.Step:
                 reply = environment.step(request.action)
             elif isinstance(request, wire.Reset):
                 reply = environment.reset(request.seed)
