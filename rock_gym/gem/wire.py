@@ -84,6 +84,7 @@ class Make(msgspec.Struct, tag=True, frozen=True):
         imports: Modules to import first, because they register environments.
         python_path: Directories to find them in.
         dataset: The path of a JSON or Parquet file with rows, or None.
+        many: Whether the process is one of many that are asked at once.
     """
 
     gem_id: str
@@ -91,6 +92,7 @@ class Make(msgspec.Struct, tag=True, frozen=True):
     imports: tuple[str, ...] = ()
     python_path: tuple[str, ...] = ()
     dataset: str | None = None
+    many: bool = False
 
 
 class Reset(msgspec.Struct, tag=True, frozen=True):
