@@ -127,7 +127,7 @@ def proportional_mb(pid: int | None = None) -> float:
     Raises:
         PermissionError: To an ordinary user, as env processes let nobody look into them.
     """
-    pids = _below(os.getpid()) if pid is None else {pid}
+    pids = below(os.getpid()) if pid is None else {pid}
     total_kib = 0
     for each in pids:
         try:
@@ -138,7 +138,8 @@ def proportional_mb(pid: int | None = None) -> float:
     return total_kib / 1024
 
 
-def _below(root: int) -> set[int]:
+def below(root: int) -> set[int]:
+    """The processes that descend from one."""
     parents = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():

@@ -13,17 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv
 
+from benchmarks.table import Samples, Unit, row
 from rock_gym.envs import SandboxVectorEnv
 from rock_gym.envs.spaces import Unicode
 
-if TYPE_CHECKING:
-    from benchmarks.run import Samples
+Measure = Callable[[int], tuple[list[float], list[float]]]
 
 GUESS, TILES, SOKOBAN = (
     "game:GuessTheNumber-v0-hard",
@@ -251,48 +251,43 @@ def each_at_its_own_pace(envs: SandboxVectorEnv, moves: list[list[str]]) -> None
         again = [index for index in woken if taken[index] < len(moves)]
 
 
-def add_rows(row: Callable[..., Any], samples: type[Samples]) -> None:
-    """Add the rows of this module to the table.
+def add(name: str, floor: str, measure: Measure, *, count: int, bar: float, unit: Unit) -> None:
+    """Add a row, held to a ratio."""
+    added = row(name, floor=floor, against="ratio", count=count, bar=bar, unit=unit)
+    added(lambda count: Samples(*measure(count)))
 
-    Args:
-        row: The table's decorator.
-        samples: What a row returns.
-    """
 
-    def add(name: str, floor: str, measure: Any, **settings: Any) -> None:
-        row(name, floor=floor, against="ratio", **settings)(lambda count: samples(*measure(count)))
-
-    for title, gem_id in (("GuessTheNumber", GUESS), ("2048", TILES)):
-        for number in (8, 64, 256):
-            add(
-                f"step of {number} {title}, one process each",
-                "AsyncVectorEnv without sandboxes",
-                lockstep(gem_id, number),
-                count=max(100, 12_800 // number),
-                bar=1 / 1.4,
-                unit="us",
-            )
-    add(
-        "step of one of 64 by recv, 5 % of them 10 x slower",
-        "ideal: none waits for another",
-        stragglers,
-        count=5,
-        bar=1 / 0.9,
-        unit="us",
-    )
-    add(
-        "the same in lockstep",
-        "ideal: none waits for another",
-        lockstep_stragglers,
-        count=30,
-        bar=20,
-        unit="us",
-    )
-    add(
-        "300 turns of each of 64 Sokoban-easy",
-        "gem in one process",
-        slow_resets,
-        count=300,
-        bar=1 / 1.5,
-        unit="s",
-    )
+for title, gem_id in (("GuessTheNumber", GUESS), ("2048", TILES)):
+    for number in (8, 64, 256):
+        add(
+            f"step of {number} {title}, one process each",
+            "AsyncVectorEnv without sandboxes",
+            lockstep(gem_id, number),
+            count=max(100, 12_800 // number),
+            bar=1 / 1.4,
+            unit="us",
+        )
+add(
+    "step of one of 64 by recv, 5 % of them 10 x slower",
+    "ideal: none waits for another",
+    stragglers,
+    count=5,
+    bar=1 / 0.9,
+    unit="us",
+)
+add(
+    "the same in lockstep",
+    "ideal: none waits for another",
+    lockstep_stragglers,
+    count=30,
+    bar=20,
+    unit="us",
+)
+add(
+    "300 turns of each of 64 Sokoban-easy",
+    "gem in one process",
+    slow_resets,
+    count=300,
+    bar=1 / 1.5,
+    unit="s",
+)

@@ -8,15 +8,16 @@ line makes no sense. Modules that a command needs are imported by that command a
 
 from __future__ import annotations
 
-import json
+import os
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rock_gym._version import __version__
+from rock_gym.cli_image import image
+from rock_gym.cli_output import json_option, print_json, print_table
 from rock_gym.errors import RockGymError
 
 if TYPE_CHECKING:
@@ -37,13 +38,13 @@ class _Group(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-
-
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rock-gym")
 def main() -> None:
     """GEM environments for LLM agents, each inside a sandbox."""
+
+
+main.add_command(image)
 
 
 @main.command()
@@ -61,9 +62,9 @@ def envs(pattern: str, as_json: bool) -> None:
     if not found:
         raise click.ClickException(f"no id holds {pattern!r}; see all with: rock-gym envs")
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        _print_table(
+        print_table(
             ("gymnasium.make", "rock_gym.make"), ((row["id"], row["gem_id"]) for row in found)
         )
 
@@ -75,13 +76,45 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check that embedded sandboxes work here; exit 0 if they do."""
     checks = _examine()
     if as_json:
-        _print_json([vars(check) for check in checks])
+        print_json([vars(check) for check in checks])
     else:
         for check in checks:
             mark = click.style("ok", "green") if check.ok else click.style("failed", "red")
             click.echo(f"{check.name}: {mark}  {check.detail}")
     if not all(check.ok for check in checks):
         ctx.exit(1)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--image", metavar="NAME", help="The image; by default the backend's own.")
+@click.option("--backend", default="auto", show_default=True, help="What runs the sandbox.")
+@click.option("--memory", metavar="SIZE", help="Such as 2g.")
+@click.option("--cpus", metavar="N", help="Such as 2 or 0.5.")
+@click.pass_context
+def shell(
+    ctx: click.Context,
+    command: tuple[str, ...],
+    image: str | None,
+    backend: str,
+    memory: str | None,
+    cpus: str | None,
+) -> None:
+    """Open a shell, or COMMAND, on a terminal in a fresh sandbox.
+
+    The sandbox and all in it are gone when it ends; the exit code is that of the shell.
+    """
+    from rock_gym.console import interact, size_of
+    from rock_gym.sandbox import Sandbox
+
+    rows, columns = size_of(1)
+    env = {"TERM": os.environ.get("TERM", "xterm")}
+    with (
+        Sandbox.start(image, backend=backend, memory=memory, cpus=cpus) as sandbox,
+        sandbox.open_pty(list(command) or None, rows=rows, columns=columns, env=env) as pty,
+    ):
+        code = interact(pty)
+    ctx.exit(code)
 
 
 @main.group()
@@ -140,17 +173,3 @@ def _limits(sandbox: Sandbox) -> str:
     holds = sandbox.capabilities
     parts = {"memory": holds.memory, "cpus": holds.cpu, "processes": holds.pids, "disk": holds.disk}
     return ", ".join(f"{name} by {how}" for name, how in parts.items())
-
-
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*headings, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)

@@ -3,6 +3,7 @@
 RockGymError
 ├── SpecError               what was asked for makes no sense (also a ValueError)
 ├── ImageNotFound           no image of that name here
+├── ImageError              an image could not be imported, removed, committed or exported
 ├── BackendUnavailable      this machine cannot run that kind of sandbox
 ├── StartFailed             a sandbox did not come up
 ├── SandboxLost             a running sandbox died under us
@@ -10,7 +11,7 @@ RockGymError
 ├── SessionClosed           no such session, or its shell has ended
 ├── CommandTimeout          a command outlived its limit (also a TimeoutError)
 ├── CommandFailed           a command ended with a code other than 0 and check=True
-├── FileError               a file in a sandbox could not be read or written
+├── FileError               a file in a sandbox, or on its way, cannot be read or written
 ├── PoolExhausted           no sandbox became free in time (also a TimeoutError)
 ├── PoolClosed              a pool was used after close()
 ├── EnvUnavailable          an environment lacks something it needs (words, pandas, a data set)
@@ -31,6 +32,7 @@ __all__ = [
     "EnvError",
     "EnvUnavailable",
     "FileError",
+    "ImageError",
     "ImageNotFound",
     "PoolClosed",
     "PoolExhausted",
@@ -53,6 +55,10 @@ class RockGymError(Exception):
         message: What happened and what to do next.
         sandbox_id: The sandbox it happened in, if there is one.
         output: The last output that was seen, if there was any.
+
+    Attributes:
+        cause: The limit that the sandbox ran into meanwhile and that may well be why: ``"oom"``
+            (memory), ``"pids"`` (processes) or ``"disk"``, else None.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class RockGymError(Exception):
         self.message = message
         self.sandbox_id = sandbox_id
         self.output = output
+        self.cause: str | None = None
 
     def __str__(self) -> str:
         return f"{self.message} [{self.sandbox_id}]" if self.sandbox_id else self.message
@@ -85,6 +92,10 @@ class SpecError(RockGymError, ValueError):
 
 class ImageNotFound(RockGymError):
     """Raised when no image of that name is here; names what would supply it."""
+
+
+class ImageError(RockGymError):
+    """Raised when an image could not be imported, removed, committed or exported; says why."""
 
 
 class BackendUnavailable(RockGymError):
@@ -149,7 +160,7 @@ class CommandFailed(RockGymError):
 
 
 class FileError(RockGymError):
-    """Raised when a file in a sandbox could not be read or written.
+    """Raised when a file in a sandbox, or a local one on its way, cannot be read or written.
 
     Attributes:
         path: The path as it was given.

@@ -43,6 +43,8 @@ class Output:
 
     def text(self) -> str:
         r"""Return what was kept. Bytes that are not UTF-8 become ``\xNN``."""
+        if not self._tail:
+            return self._head.decode("utf-8", "backslashreplace")
         tail = b"".join(self._tail)
         excess = max(0, len(tail) - self._kept_bytes)
         dropped = self._dropped_bytes + excess

@@ -2,88 +2,54 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import os
 import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from rock_gym.backends import get_backend
-from rock_gym.backends.base import Backend, Capabilities, Container, Process
-from rock_gym.errors import (
-    FileError,
-    RockGymError,
-    SandboxClosed,
-    SandboxLost,
-    SessionClosed,
-    SpecError,
-)
-from rock_gym.session import COMMAND_TIMEOUT_S, NamedShell, Session
-from rock_gym.shell import (
-    CommandResult,
-    Shell,
-    ShellResult,
-    check_command,
-    check_timeout,
-    command_failed,
-    run_command,
-)
-from rock_gym.spec import SandboxSpec, check_env
+from rock_gym.backends.base import Backend, CommittedImage, Container, Statistics
+from rock_gym.commands import Commands
+from rock_gym.errors import SandboxLost, SpecError
+from rock_gym.files import Files
+from rock_gym.idle import idle_timer
+from rock_gym.life import Life
+from rock_gym.session import NamedShell, Session
+from rock_gym.shell import CommandResult, ShellResult, check_timeout
+from rock_gym.spec import SandboxSpec
+from rock_gym.status import SandboxEvent, Status, Transition
+from rock_gym.streaming import Chunk, CommandStream
+from rock_gym.terminal import Pty
+from rock_gym.transfer import Transfer
 
 if TYPE_CHECKING:
-    import socket
     from types import TracebackType
 
-_CHUNK_BYTES = 1 << 20
+__all__ = [
+    "Chunk",
+    "CommandResult",
+    "CommandStream",
+    "Pty",
+    "Sandbox",
+    "SandboxEvent",
+    "Session",
+    "ShellResult",
+    "Statistics",
+    "Status",
+    "Transfer",
+    "Transition",
+    "new_id",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """A change of a sandbox's state.
-
-    Attributes:
-        state: The state it came into: pending, running, stopped or deleted.
-        time_s: When, in seconds since the epoch.
-        reason: Why.
-    """
-
-    state: str
-    time_s: float
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What a sandbox is at the moment.
-
-    Attributes:
-        sandbox_id: Its id.
-        state: pending, running, stopped or deleted.
-        backend: The backend it runs on.
-        image: Its image.
-        sessions: Names of its open sessions.
-        capabilities: What its backend can do and which limits it holds.
-        history: All its changes of state, oldest first.
-    """
-
-    sandbox_id: str
-    state: str
-    backend: str
-    image: str | None
-    sessions: tuple[str, ...]
-    capabilities: Capabilities
-    history: tuple[Transition, ...]
-
-
-class Sandbox:
+class Sandbox(Commands, Files):
     """An isolated place to run commands and keep files.
 
     Made by ``Sandbox.start`` or leased from a ``SandboxPool``. All methods may be called from any
-    thread. A context manager: leaving it stops the sandbox, or gives it back to its pool.
+    thread. A context manager: leaving it deletes the sandbox, or gives it back to its pool.
 
     Attributes:
         id: ``sandbox-`` and 12 hexadecimal digits.
@@ -98,11 +64,13 @@ class Sandbox:
         self.capabilities = backend.capabilities
         self._container = container
         self._lock = threading.Lock()
+        self._restarting = threading.Lock()
         self._sessions: dict[str, NamedShell] = {}
-        self._history = [Transition("pending", time.time(), "asked for")]
-        self._enter("running", "started")
+        self._life = Life(container)
+        self._life.enter("running", "started")
+        self._idle_timeout: float | None = None
         self._on_leave: Callable[[Sandbox], None] | None = None
-        self.last_use_s = time.monotonic()
+        self._owner = os.getpid()
 
     @classmethod
     def start(
@@ -117,6 +85,7 @@ class Sandbox:
         network: str = "none",
         env: dict[str, str] | None = None,
         read_only: tuple[str, ...] = (),
+        idle_timeout: float | None = None,
         timeout: float = 60.0,
     ) -> Sandbox:
         """Start a sandbox of its own, outside of any pool.
@@ -131,6 +100,8 @@ class Sandbox:
             network: ``"none"`` or what else the backend offers.
             env: Environment variables.
             read_only: Host directories to show inside, read-only, at their own paths.
+            idle_timeout: Seconds after which it is stopped if nobody uses it; None for never. A
+                command that runs is a use, and so is a step of an environment in it.
             timeout: Seconds until it must be up.
 
         Raises:
@@ -150,15 +121,15 @@ class Sandbox:
             read_only=read_only,
         )
         chosen = get_backend(backend, spec) if isinstance(backend, str) else backend
-        return cls.from_spec(chosen, spec, timeout)
+        idle_limit = check_timeout(idle_timeout)
+        sandbox = cls.from_spec(chosen, spec, timeout)
+        sandbox.set_idle_timeout(idle_limit)
+        return sandbox
 
     @classmethod
     def from_spec(cls, backend: Backend, spec: SandboxSpec, timeout: float = 60.0) -> Sandbox:
         """Start a sandbox from a spec; raises as ``start``."""
-        limit = check_timeout(timeout)
-        if limit is None:
-            raise SpecError("starting a sandbox needs a limit; pass timeout in seconds")
-        return cls(backend, spec, backend.start(spec, new_id(), limit))
+        return cls(backend, spec, backend.start(spec, new_id(), _start_limit(timeout)))
 
     @property
     def workdir(self) -> str:
@@ -175,225 +146,27 @@ class Sandbox:
         """What commands get for their environment."""
         return self._container.environ
 
-    # Commands
+    @property
+    def last_use_s(self) -> float:
+        """When it was last used, in terms of ``time.monotonic``."""
+        return self._life.last_use_s
 
-    def execute(
-        self,
-        command: str | list[str],
-        *,
-        timeout: float | None = COMMAND_TIMEOUT_S,
-        cwd: str | None = None,
-        env: dict[str, str] | None = None,
-        check: bool = False,
-    ) -> CommandResult:
-        """Run one command in a process of its own.
-
-        Args:
-            command: A string for the shell, or a list of arguments.
-            timeout: Seconds it may run; None for no limit.
-            cwd: Where it starts; relative to the work directory.
-            env: More environment variables.
-            check: Whether a code other than 0 raises.
-
-        Returns:
-            Its outputs and exit code. Its standard input is empty.
-
-        Raises:
-            CommandTimeout: If it outlived its limit; all it started has been killed.
-            CommandFailed: If ``check`` and its code is not 0.
-            FileError: If the program or ``cwd`` is not there.
-            SandboxLost: If the sandbox died.
-            SandboxClosed: If it was stopped.
-            SpecError: If an argument makes no sense.
-        """
-        argv = check_command(command)
-        limit = check_timeout(timeout)
-        with self._using():
-            result = run_command(
-                self._container,
-                argv,
-                timeout_s=limit,
-                cwd=_check_path(cwd) if cwd is not None else None,
-                env=dict(check_env(env or {})),
-            )
-        if check and result.exit_code != 0:
-            output = result.stderr or result.stdout
-            raise command_failed(command, result.exit_code, output, self.id)
-        return result
-
-    def open(
-        self,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        stdin: bool = False,
-        merge_stderr: bool = False,
-        control: bool = False,
-        channel: socket.socket | None = None,
-    ) -> Process:
-        """Start a live process with byte streams; see ``Container.open``."""
-        with self._using():
-            return self._container.open(
-                argv,
-                env=env,
-                cwd=cwd,
-                stdin=stdin,
-                merge_stderr=merge_stderr,
-                control=control,
-                channel=channel,
-            )
-
-    # Sessions
-
-    def create_session(
-        self, name: str = "default", *, cwd: str | None = None, env: dict[str, str] | None = None
-    ) -> Session:
-        """Open a shell that keeps its state from command to command.
-
-        Args:
-            name: What ``run_in_session`` calls it by.
-            cwd: Where it starts; relative to the work directory.
-            env: More environment variables.
-
-        Raises:
-            SpecError: If there is a session of that name, or an argument makes no sense.
-            FileError: If ``cwd`` is not there.
-            SandboxLost: If the sandbox died.
-            SandboxClosed: If it was stopped.
-        """
-        if not isinstance(name, str) or not name or "\0" in name:
-            raise SpecError(f"a session's name is a non-empty string, not {name!r}")
-        if name in self._sessions:
-            raise SpecError(
-                f"there is a session {name!r} already; use it, close it, or choose another name"
-            )
-        with self._using():
-            shell = Shell(self._container, _check_path(cwd) if cwd is not None else None, env)
-            named = NamedShell(name, shell)
-            with self._lock:
-                first = self._sessions.setdefault(name, named)
-        if first is not named:
-            shell.close()
-            raise SpecError(f"there is a session {name!r} already; another thread was faster")
-        return Session(self, named)
-
-    def run_in_session(
-        self,
-        name: str,
-        command: str,
-        *,
-        timeout: float | None = COMMAND_TIMEOUT_S,
-        check: bool = False,
-    ) -> ShellResult:
-        """Run a command in a named session; see ``Session.run``."""
-        return self._session(name).run(command, timeout=timeout, check=check)
-
-    def close_session(self, name: str) -> None:
-        """End a named session.
-
-        Raises:
-            SessionClosed: If there is none of that name.
-        """
-        self._session(name).close()
-
-    def _session(self, name: str) -> Session:
-        self._check_open()
-        named = self._sessions.get(name)
-        if named is None:
-            known = ", ".join(map(repr, sorted(self._sessions))) or "none"
-            raise SessionClosed(
-                f"no session {name!r} (open: {known}); create it with create_session({name!r})",
-                sandbox_id=self.id,
-            )
-        return Session(self, named)
-
-    def _forget_session(self, named: NamedShell) -> None:
-        with self._lock:
-            if self._sessions.get(named.name) is named:
-                del self._sessions[named.name]
-
-    # Files
-
-    def read_file(self, path: str, encoding: str | None = "utf-8") -> Any:
-        """Read a file.
-
-        Args:
-            path: Absolute, or relative to the work directory.
-            encoding: How to decode it; None returns bytes.
-
-        Returns:
-            Its text, or its bytes.
-
-        Raises:
-            FileError: If it is not there, not a regular file, not readable, or not such text.
-            SandboxLost: If the sandbox died.
-            SandboxClosed: If it was stopped.
-        """
-        with self._using(), self._container.open_read(_check_path(path)) as file:
-            chunks = []
-            try:
-                while chunk := file.read(_CHUNK_BYTES):
-                    chunks.append(chunk)
-            except OSError as error:  # such as a file of /proc whose process has ended
-                reason = errno.errorcode.get(error.errno or 0, "EIO")
-                raise FileError(f"{path}: {error.strerror}", path=path, reason=reason) from error
-        data = b"".join(chunks)
-        if encoding is None:
-            return data
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError as error:
-            raise FileError(
-                f"{path} is not {encoding} text ({error.reason} at byte {error.start}); "
-                "read it with encoding=None for bytes",
-                path=path,
-                reason="not_text",
-                sandbox_id=self.id,
-            ) from error
-        except LookupError as error:
-            raise SpecError(f"unknown encoding {encoding!r}") from error
-
-    def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> None:
-        """Write a file; parents are made, and readers see the old file or the new one whole.
-
-        Args:
-            path: Absolute, or relative to the work directory.
-            content: Text, written as UTF-8, or bytes.
-            mode: Permission bits; None keeps those of a file that is replaced, else 0o644.
-
-        Raises:
-            FileError: If it cannot be written there, or the disk limit is reached.
-            SandboxLost: If the sandbox died.
-            SandboxClosed: If it was stopped.
-        """
-        if isinstance(content, str):
-            content = content.encode("utf-8", "surrogateescape")
-        if not isinstance(content, (bytes, bytearray, memoryview)):
-            raise SpecError(f"a file's content is str or bytes, not {type(content).__name__}")
-        with self._using():
-            writer = self._container.open_write(_check_path(path), mode=mode)
-            try:
-                writer.write(bytes(content))
-                writer.commit()
-            finally:
-                writer.abort()
+    @last_use_s.setter
+    def last_use_s(self, value: float) -> None:
+        self._life.last_use_s = value
 
     # Life
-
-    def is_alive(self) -> bool:
-        """Whether it runs. Never waits and never raises."""
-        return self.state == "running" and self._container.is_alive()
 
     @property
     def state(self) -> str:
         """Pending, running, stopped or deleted, as far as we have noticed."""
-        return self._history[-1].state
+        return self._life.state
 
     def status(self) -> Status:
         """Return what it is at the moment, with its history."""
         if self.state == "running" and not self._container.is_alive():
-            self._enter("stopped", "it ended by itself or was killed from outside")
+            reason = "it ended by itself or was killed from outside"
+            self._life.enter("stopped", reason, lost=True)
         with self._lock:
             return Status(
                 sandbox_id=self.id,
@@ -402,23 +175,124 @@ class Sandbox:
                 image=self.spec.image,
                 sessions=tuple(sorted(self._sessions)),
                 capabilities=self.capabilities,
-                history=tuple(self._history),
+                history=tuple(self._life.history),
+                events=self._life.events(),
             )
 
+    def statistics(self) -> Statistics:
+        """Return what it uses at the moment, without waiting. Not a use that keeps it from idling.
+
+        Raises:
+            SandboxLost: If it died.
+            SandboxClosed: If it was stopped.
+        """
+        self._life.check_running()
+        return self._container.statistics()
+
+    def commit(self, name: str) -> CommittedImage:
+        """Make an image of its files as they are now; it goes on running.
+
+        Args:
+            name: What the image is called, in the place of another one of that name. Others are
+                started from it: ``Sandbox.start(name)``.
+
+        Raises:
+            SpecError: If it is not a name, or its own image is ``host``, which nothing can be
+                based on.
+            ImageError: If the image could not be made.
+            SandboxLost: If it died.
+            SandboxClosed: If it was stopped.
+        """
+        with self._life.using():
+            return self._container.commit(name)
+
+    def set_idle_timeout(self, idle_timeout: float | None) -> None:
+        """Have it stopped when nobody has used it for so many seconds; None for never."""
+        self._idle_timeout = check_timeout(idle_timeout)
+        if self._idle_timeout is None:
+            idle_timer.forget(self)
+        else:
+            idle_timer.watch(self, self._life.last_use_s + self._idle_timeout)
+
+    def _stop_if_idle(self) -> float | None:
+        limit = self._idle_timeout
+        if limit is None or self.state != "running":
+            return None
+        following = self._life.stop_if_idle(limit)
+        if following is None:
+            self._end_processes()
+        return following
+
     def stop(self) -> None:
-        """End it at once, whatever runs inside. Twice is fine."""
-        self._enter("stopped", "stop() was called")
+        """End all that runs in it at once, whatever it is, and keep its files for ``restart``.
+
+        Its sessions end, and what waits for a command gets a SandboxClosed. Twice is fine.
+        """
+        if self._is_ours() and self._life.enter("stopped", "stop() was called"):
+            self._end_processes()
+
+    def _end_processes(self) -> None:
+        self._container.stop()
+        self._close_sessions()
+        idle_timer.forget(self)
+
+    def restart(self, timeout: float = 60.0) -> None:
+        """Start it again with the files it has, whether it runs, was stopped, or died.
+
+        Its processes and sessions end; everything that it has written stays.
+
+        Args:
+            timeout: Seconds until it must be up.
+
+        Raises:
+            SandboxClosed: If it was deleted.
+            SandboxLost: If its files are gone.
+            StartFailed: If it did not come up; it is then stopped.
+            SpecError: If the timeout makes no sense.
+        """
+        limit = _start_limit(timeout)
+        with self._restarting:
+            if self.state == "running":
+                self.stop()
+            if not self._life.enter("pending", "restart() was called"):
+                self._life.check_running()
+            self._close_sessions()
+            try:
+                self._container.restart(limit)
+            except BaseException as error:
+                lost = isinstance(error, SandboxLost)
+                self._life.enter("stopped", f"it did not start again: {error}", lost=lost)
+                raise
+            if not self._life.enter("running", "started again"):
+                self._container.stop()  # somebody has called stop() meanwhile
+                self._life.check_running()
+        self.last_use_s = time.monotonic()
+        self.set_idle_timeout(self._idle_timeout)
+
+    def delete(self) -> None:
+        """End it and free its files. Nothing can be done with it any more. Twice is fine."""
+        self._life.enter("deleted", "delete() was called")
+        if not self._is_ours():
+            return
         self._container.kill()
-        for named in tuple(self._sessions.values()):
-            Session(self, named).close()
+        self._close_sessions()
+        idle_timer.forget(self)
+
+    def _is_ours(self) -> bool:
+        """Whether it was started by this process, and not by one that this was forked from."""
+        return self._owner == os.getpid()
+
+    def _retire(self) -> None:
+        """Refuse all further use; its pool calls ``delete`` when it gets to it."""
+        self._life.enter("deleted", "it was released")
 
     def release(self) -> None:
-        """Give it back to its pool, or stop it when it has none. Twice is fine."""
+        """Give it back to its pool, or delete it when it has none. Twice is fine."""
         leave, self._on_leave = self._on_leave, None
         if leave is not None:
             leave(self)
         else:
-            self.stop()
+            self.delete()
 
     def __enter__(self) -> Sandbox:
         return self
@@ -432,14 +306,16 @@ class Sandbox:
         self.release()
 
     def __del__(self) -> None:
-        # An instance whose constructor raised has no history.
-        history = getattr(self, "_history", None)
-        if history and history[-1].state == "running":
-            self._container.kill()
-            for named in self._sessions.values():
-                named.shell.close()
+        # An instance whose constructor raised has no life.
+        life = getattr(self, "_life", None)
+        if life is None or life.state == "deleted" or not self._is_ours():
+            return
+        self._container.kill()
+        for named in self._sessions.values():
+            named.shell.close()
+        if life.state == "running":
             warnings.warn(
-                f"{self.id} was never stopped; use `with`, or call stop() or release()",
+                f"{self.id} was never stopped; use `with`, or call delete() or release()",
                 ResourceWarning,
                 stacklevel=1,
                 source=self,
@@ -448,50 +324,14 @@ class Sandbox:
     def __repr__(self) -> str:
         return f"<Sandbox {self.id} {self.state} on {self.backend}>"
 
-    def _enter(self, state: str, reason: str) -> None:
-        with self._lock:
-            if self._history[-1].state != state:
-                self._history.append(Transition(state, time.time(), reason))
-
-    def _check_open(self) -> None:
-        if self.state != "running":
-            last = self._history[-1]
-            if last.reason == "stop() was called":
-                raise SandboxClosed(
-                    "the sandbox was stopped; start or acquire another one", sandbox_id=self.id
-                )
-            raise SandboxLost(f"the sandbox is gone: {last.reason}", sandbox_id=self.id)
-
-    @contextlib.contextmanager
-    def _using(self) -> Iterator[None]:
-        """Refuse what comes after the end, note the use, and give errors the sandbox's id."""
-        self._check_open()
-        self.last_use_s = time.monotonic()
-        try:
-            yield
-        except SandboxLost as error:
-            if self.state == "running":
-                self._enter("stopped", error.message)
-                error.sandbox_id = self.id
-                raise
-            raise SandboxClosed(
-                "the sandbox was stopped while it was in use",
-                sandbox_id=self.id,
-                output=error.output,
-            ) from error
-        except RockGymError as error:
-            error.sandbox_id = self.id
-            raise
-        finally:
-            self.last_use_s = time.monotonic()
-
 
 def new_id() -> str:
     """Draw a sandbox id."""
     return f"sandbox-{secrets.token_hex(6)}"
 
 
-def _check_path(path: str) -> str:
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise SpecError(f"a path is a non-empty string without NUL, not {path!r}")
-    return path
+def _start_limit(timeout: float | None) -> float:
+    limit = check_timeout(timeout)
+    if limit is None:
+        raise SpecError("starting a sandbox needs a limit; pass timeout in seconds")
+    return limit

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from rock_gym.errors import SessionClosed, SpecError
+from rock_gym.life import Use
 from rock_gym.shell import Shell, ShellResult, check_command, check_timeout, command_failed
+from rock_gym.streaming import HandedOn, OnOutput
 
 COMMAND_TIMEOUT_S = 600.0
 
@@ -20,7 +21,7 @@ class _Sandbox(Protocol):
     id: str
 
     def is_alive(self) -> bool: ...
-    def _using(self) -> AbstractContextManager[None]: ...
+    def _using(self) -> Use: ...
     def _forget_session(self, named: NamedShell) -> None: ...
 
 
@@ -51,7 +52,12 @@ class Session:
         self._shell = shell
 
     def run(
-        self, command: str, *, timeout: float | None = COMMAND_TIMEOUT_S, check: bool = False
+        self,
+        command: str,
+        *,
+        timeout: float | None = COMMAND_TIMEOUT_S,
+        check: bool = False,
+        on_output: OnOutput | None = None,
     ) -> ShellResult:
         """Run a command in the session's shell.
 
@@ -59,6 +65,8 @@ class Session:
             command: Any text that the shell takes, of one line or many.
             timeout: Seconds it may run; None for no limit. Waiting for the session counts.
             check: Whether a code other than 0 raises.
+            on_output: Called with ``"stdout"`` and each piece of output as it comes. What it
+                raises ends the command, and is raised.
 
         Returns:
             Its output, standard error included, and exit code. A command that ends the shell,
@@ -78,13 +86,20 @@ class Session:
         check_command(command)
         limit = check_timeout(timeout)
         started = time.monotonic()
-        with self._sandbox._using(), self._shell.lock:
+        handed_on = HandedOn("stdout", on_output) if on_output is not None else None
+        with self._sandbox._using() as use, self._shell.lock:
             if self._shell.closed:
                 raise SessionClosed(
                     f"the session {self.name!r} has ended; create a new one",
                     sandbox_id=self._sandbox.id,
                 )
-            result = self._shell.shell.run(command, limit, time.monotonic() - started)
+            waited_s = time.monotonic() - started
+            try:
+                result = self._shell.shell.run(command, limit, waited_s, handed_on)
+            finally:
+                if handed_on is not None:
+                    handed_on.finish()
+            result = use.explain(result)
             if self._shell.shell.exit_code is not None:
                 self._end()
         if self._shell.closing:
@@ -94,7 +109,7 @@ class Session:
                 output=result.output,
             )
         if check and result.exit_code != 0:
-            raise command_failed(command, result.exit_code, result.output, self._sandbox.id)
+            raise command_failed(command, result, self._sandbox.id)
         return result
 
     def interrupt(self) -> None:

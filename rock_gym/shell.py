@@ -7,6 +7,7 @@ be taken for it. What the command prints is never parsed.
 
 from __future__ import annotations
 
+import binascii
 import os
 import secrets
 import signal
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rock_gym.backends.base import CONTROL, CONTROL_FD, Container, Process
+from rock_gym.backends.base import CONTROL, CONTROL_FD, SCRIPT_FD, Container, Process
 from rock_gym.errors import CommandFailed, CommandTimeout, SandboxLost, SessionClosed, SpecError
 from rock_gym.output import Output
 
@@ -28,8 +29,7 @@ _NONCE_BYTES = 6
 # function sets the code that `$?` should have, which cannot be done otherwise without a fork; the
 # other writes the marker. The backslashes pass by aliases, `command` passes by functions.
 _PRELUDE = (
-    "__rock_gym_code() { return $1; }\n"
-    f'__rock_gym() {{ \\command printf \'%s %d\\n\' "$1" "$?" >&{CONTROL_FD}; }}\n'
+    f'__rg_code() {{ return $1; }}\n__rg() {{ \\command printf "%s\\n" "$1 $?" >&{CONTROL_FD}; }}\n'
 )
 
 
@@ -41,11 +41,14 @@ class ShellResult:
         output: What it printed to its standard output and error, in order.
         exit_code: Its exit code, 128 + n after signal n.
         truncated: Whether the middle of the output was left out.
+        cause: The limit that was run into while it ran, if it failed and there was one: ``"oom"``,
+            ``"pids"`` or ``"disk"``.
     """
 
     output: str
     exit_code: int
     truncated: bool
+    cause: str | None = None
 
 
 class Shell:
@@ -64,20 +67,27 @@ class Shell:
         self._cwd = cwd
         self._env = env
         self._code = 0
+        self._script = container.script_dir is not None
         self._process = self._start()
 
     def _start(self, cwd: str | None = None) -> Process:
         shell = self._container.shell
         argv = [shell, "--noprofile", "--norc"] if shell.endswith("bash") else [shell]
+        directory = os.path.join(self._container.workdir, cwd or self._cwd or "")
+        prelude = _PRELUDE
+        if self._script:
+            argv.append(os.path.basename(shell))
+            prelude += f"exec {SCRIPT_FD}<&-; cd -P -- {_quote(directory)}; unset OLDPWD\n"
         process = self._container.open(
             argv,
             env=self._env,
-            cwd=cwd or self._cwd,
+            cwd=directory,
             stdin=True,
+            script=self._script,
             merge_stderr=True,
             control=True,
         )
-        process.send(_PRELUDE.encode())
+        process.send(prelude.encode("utf-8", "surrogateescape"))
         self._code = 0
         return process
 
@@ -86,13 +96,20 @@ class Shell:
         """The shell's own exit code once it has ended."""
         return self._process.exit_code
 
-    def run(self, command: str, timeout_s: float | None, waited_s: float = 0.0) -> ShellResult:
+    def run(
+        self,
+        command: str,
+        timeout_s: float | None,
+        waited_s: float = 0.0,
+        output: Output | None = None,
+    ) -> ShellResult:
         """Run a command and wait for it.
 
         Args:
             command: The command.
             timeout_s: How long it may take; None for no limit.
             waited_s: How much of that has gone by already.
+            output: What collects its output; a TimeoutError out of it ends the command.
 
         Raises:
             CommandTimeout: If it outlived its limit; it has been killed.
@@ -100,8 +117,8 @@ class Shell:
             SessionClosed: If the shell had ended already.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s - waited_s
-        output = Output()
-        nonce = secrets.token_hex(_NONCE_BYTES)
+        output = output or Output()
+        nonce = _draw_nonce()
         before = self._process.children()
         try:
             self._process.send(self._frame(command, nonce), timeout_s)
@@ -127,13 +144,14 @@ class Shell:
 
     def _frame(self, command: str, nonce: str) -> bytes:
         # `command` keeps a syntax error in eval from ending a plain sh. The redirection keeps `cat`
-        # and its like from swallowing what follows. The marker stands in no braces: after an open
-        # quote in eval, bash would take them for a syntax error.
-        quoted = command.replace("'", "'\\''")
-        text = f"\\command eval '{quoted}' </dev/null\n\\__rock_gym {nonce}\n"
+        # and its like from swallowing what follows, where that comes over the standard input. The
+        # marker stands in no braces: after an open quote in eval, bash would take them for a
+        # syntax error.
+        empty = "" if self._script else " </dev/null"
+        text = f"\\command eval {_quote(command)}{empty}\n\\__rg {nonce}\n"
         if self._code:
             # So that `echo $?` tells of the command before. Not under `set -e`, which it would end.
-            text = f"case $- in *e*) ;; *) __rock_gym_code {self._code};; esac\n" + text
+            text = f"case $- in *e*) ;; *) __rg_code {self._code};; esac\n" + text
         return text.encode("utf-8", "surrogateescape")
 
     def _read(self, nonce: str, output: Output, deadline: float | None) -> bool:
@@ -179,7 +197,7 @@ class Shell:
 
     def _settle(self) -> bool:
         """Let the shell say now which jobs were killed, not before the next command's output."""
-        code, nonce = self._code, secrets.token_hex(_NONCE_BYTES)
+        code, nonce = self._code, _draw_nonce()
         if self._process.exit_code is None:
             self._process.send(self._frame(":", nonce), _KILL_S)
             done = self._read(nonce, Output(kept_bytes=0), time.monotonic() + _KILL_S)
@@ -208,12 +226,20 @@ class Shell:
         self._process.close()
 
 
+def _draw_nonce() -> str:
+    return binascii.b2a_base64(os.urandom(_NONCE_BYTES), newline=False).decode("ascii")
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
 def _find_code(marker: bytes, nonce: str) -> int | None:
     """Find the exit code of one command in what came over the control stream."""
-    for line in marker.splitlines():
-        words = line.split()
-        if len(words) == 2 and words[0] == nonce.encode() and words[1].isdigit():
-            return int(words[1])
+    start = nonce.encode() + b" "
+    for line in marker.split(b"\n"):
+        if line.startswith(start) and (code := line[len(start) :]).isdigit():
+            return int(code)
     return None
 
 
@@ -226,12 +252,15 @@ class CommandResult:
         stderr: What it printed to its standard error.
         exit_code: Its exit code, 128 + n after signal n.
         truncated: Whether the middle of either was left out.
+        cause: The limit that was run into while it ran, if it failed and there was one: ``"oom"``,
+            ``"pids"`` or ``"disk"``.
     """
 
     stdout: str
     stderr: str
     exit_code: int
     truncated: bool
+    cause: str | None = None
 
 
 # The kernel refuses single arguments of 128 KiB and more.
@@ -246,6 +275,7 @@ def run_command(
     cwd: str | None,
     env: dict[str, str] | None,
     on_process: Callable[[Process], None] = lambda process: None,
+    outputs: tuple[Output, Output] | None = None,
 ) -> CommandResult:
     """Run one command in a process of its own.
 
@@ -258,6 +288,7 @@ def run_command(
         cwd: Where it starts.
         env: More environment variables.
         on_process: Told of the process, so that others can end it.
+        outputs: What collects its standard output and its standard error.
 
     Raises:
         CommandTimeout: If it outlived its limit; all it started has been killed.
@@ -265,11 +296,11 @@ def run_command(
         SandboxLost: If the sandbox died.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    argv = _argv(container, command)
-    process = container.open(argv, env=env, cwd=cwd)
+    process = command_process(container, command, cwd=cwd, env=env)
     try:
         on_process(process)
-        outputs = {1: Output(), 2: Output()}
+        out, err = outputs or (Output(), Output())
+        kept = {1: out, 2: err}
         while process.exit_code is None:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -277,21 +308,32 @@ def run_command(
                 raise CommandTimeout(
                     f"the command ran longer than {timeout_s:g} s and was killed; "
                     "pass a larger timeout, or None for no limit",
-                    output=outputs[1].text() + outputs[2].text(),
+                    output=out.text() + err.text(),
                 )
             for stream, data in process.receive(left):
-                outputs[stream].add(data)
+                kept[stream].add(data)
         return CommandResult(
-            stdout=outputs[1].text(),
-            stderr=outputs[2].text(),
+            stdout=out.text(),
+            stderr=err.text(),
             exit_code=process.exit_code,
-            truncated=outputs[1].truncated or outputs[2].truncated,
+            truncated=out.truncated or err.truncated,
         )
     except SandboxLost as error:
-        error.output = outputs[1].text() + outputs[2].text()
+        error.output = out.text() + err.text()
         raise
     finally:
         process.close()
+
+
+def command_process(
+    container: Container,
+    command: str | list[str],
+    *,
+    cwd: str | None,
+    env: dict[str, str] | None,
+) -> Process:
+    """Start the process of one command; see ``run_command``."""
+    return container.open(_argv(container, command), env=env, cwd=cwd)
 
 
 def _argv(container: Container, command: str | list[str]) -> list[str]:
@@ -316,6 +358,8 @@ def check_command(command: str | list[str]) -> str | list[str]:
     Raises:
         SpecError: If it is empty, of another type, or holds a NUL.
     """
+    if isinstance(command, str) and command and "\0" not in command:
+        return command
     words = [command] if isinstance(command, str) else command
     if not isinstance(words, (list, tuple)) or not words:
         raise SpecError(f"a command is a string or a list of strings, not {command!r}")
@@ -343,11 +387,17 @@ def check_timeout(timeout: float | None) -> float | None:
     return min(float(timeout), 3.15e7)
 
 
-def command_failed(command: object, code: int, output: str, sandbox_id: str) -> CommandFailed:
+def command_failed(
+    command: object, result: CommandResult | ShellResult, sandbox_id: str
+) -> CommandFailed:
     """Return the error for a command whose code is not 0."""
-    return CommandFailed(
-        f"the command ended with code {code}: {command!r:.200}\n{output[-2000:]}",
-        exit_code=code,
+    output = result.output if isinstance(result, ShellResult) else result.stderr or result.stdout
+    why = f" (it ran into a limit: {result.cause})" if result.cause else ""
+    error = CommandFailed(
+        f"the command ended with code {result.exit_code}{why}: {command!r:.200}\n{output[-2000:]}",
+        exit_code=result.exit_code,
         sandbox_id=sandbox_id,
         output=output,
     )
+    error.cause = result.cause
+    return error

@@ -13,13 +13,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rock_gym.errors import BackendUnavailable
-from tests.contract.support import command_line, descendants, eventually
+from tests.contract.support import command_line, descendants, eventually, host_mounts
 
 BACKENDS = ("bubblewrap",)
 
@@ -108,7 +107,7 @@ class Holdings:
                 if thread.name.startswith(("rock-gym", "rock_gym"))
                 and not thread.name.startswith(RESIDENT_THREADS)
             ),
-            mounts=tuple(Path("/proc/self/mountinfo").read_text().splitlines()),
+            mounts=host_mounts(),
             descriptors=len(os.listdir("/proc/self/fd")),
         )
 

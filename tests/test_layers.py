@@ -16,15 +16,22 @@ PACKAGE = Path(__file__).parents[1] / "rock_gym"
 
 # Lower first. Parts of one tier know nothing of each other; within a part anything goes but cycles.
 TIERS = (
-    ("_version", "errors"),
-    ("spec",),
+    ("_version", "errors", "memory"),
+    ("spec", "images"),
     ("backends",),
-    ("output",),
+    ("output", "status"),
     ("shell",),
+    ("life", "idle", "transfer"),
+    ("streaming", "terminal"),
     ("session",),
+    ("commands", "files"),
     ("sandbox",),
-    ("pool", "gem"),
-    ("envs",),
+    ("stock",),
+    ("fanout",),
+    ("pool", "gem", "console"),
+    ("default_pools",),
+    ("envs", "cli_output"),
+    ("cli_image",),
     ("registration", "server", "cli", "adapters"),
     ("__init__", "__main__"),
 )

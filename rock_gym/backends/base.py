@@ -7,9 +7,9 @@ and is the same on every backend. Backends know containers and nothing of GEM.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import IO, Literal, Protocol
 
 from rock_gym.spec import SandboxSpec
 
@@ -40,6 +40,79 @@ class Capabilities:
     cpu: str
     pids: str
     disk: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a sandbox uses at the moment. None stands for what its backend cannot tell.
+
+    Attributes:
+        cpu_s: CPU seconds used. Of all processes since the start where a cgroup counts them, else
+            of those that live and of the children they have waited for.
+        memory_bytes: Memory of its processes, and files that are kept in memory.
+        memory_limit_bytes: What that may become; None without a limit.
+        disk_bytes: What its files take.
+        disk_limit_bytes: What they may take; None without a limit.
+        processes: How many processes ``ps`` inside would show, the library's own among them.
+        network_rx_bytes: Bytes received over its network, loopback apart.
+        network_tx_bytes: Bytes sent over its network, loopback apart.
+    """
+
+    cpu_s: float | None = None
+    memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    disk_bytes: int | None = None
+    disk_limit_bytes: int | None = None
+    processes: int | None = None
+    network_rx_bytes: int | None = None
+    network_tx_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitHits:
+    """How often a container has run into limits since it started. Numbers that only grow.
+
+    Attributes:
+        oom: Processes that the kernel has killed because the memory limit was reached.
+        pids: New processes or threads that it refused because of the limit on them.
+    """
+
+    oom: int = 0
+    pids: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file, folder or link of a tree that is copied.
+
+    Attributes:
+        path: Relative to the root of the tree, without ``.`` and ``..``; empty for the root.
+        kind: What it is; ``"other"`` is a pipe, a socket or a device.
+        mode: Permission bits.
+        mtime_ns: When it was changed, in nanoseconds since the epoch.
+        size: Bytes of a file.
+        target: Where a link points to, as it stands in the link.
+    """
+
+    path: str
+    kind: Literal["file", "directory", "link", "other"]
+    mode: int = 0o755
+    mtime_ns: int = 0
+    size: int = 0
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedImage:
+    """An image that was made of a sandbox.
+
+    Attributes:
+        name: What sandboxes are started of it by.
+        size_bytes: What it holds, the image it is based on included.
+    """
+
+    name: str
+    size_bytes: int
 
 
 class Process(Protocol):
@@ -129,6 +202,100 @@ class FileWriter(Protocol):
         """Remove what was written. Does nothing after ``commit``, and twice is fine."""
 
 
+class TreeReader(Protocol):
+    """A file, or a folder with all that is in it, on its way out of a container.
+
+    An iterator over the entries, parents before what they hold. What comes out was made by whoever
+    ran inside: the caller checks every path. Links are entries, and never followed.
+    """
+
+    @property
+    def total_bytes(self) -> int:
+        """The sizes of all its files, as they were at the beginning."""
+
+    def __iter__(self) -> Iterator[tuple[Entry, IO[bytes] | None]]:
+        """Go through the entries, each with its content if it is a file.
+
+        The content is open for reading, unbuffered, and the caller's to close before it asks for
+        the next entry. It may be longer or shorter than ``size``: files change.
+
+        Raises:
+            FileError: If something is not readable inside.
+            SandboxLost: If the container died.
+        """
+
+    def close(self) -> None:
+        """Give up. Twice is fine."""
+
+
+class TreeWriter(Protocol):
+    """A file, or a folder with all that is in it, on its way into a container.
+
+    Entries come parents first; the first one is the root, whose path is empty. Nothing is placed
+    outside of the root, whatever links are inside: a link where a folder is expected is an error,
+    and a link where a file or a link is expected is replaced.
+    """
+
+    def add(self, entry: Entry) -> FileWriter | None:
+        """Place an entry, replacing a file or link of that path; a folder may be there already.
+
+        Returns:
+            For a file, where its content goes, to be committed or aborted before the next entry.
+
+        Raises:
+            FileError: If it cannot be placed. May also be raised by a later call.
+            SandboxLost: If the container died.
+        """
+
+    def finish(self) -> None:
+        """Set modes and times of folders, and return when all is in place.
+
+        Raises:
+            FileError: If something could not be placed.
+            SandboxLost: If the container died.
+        """
+
+    def abort(self) -> None:
+        """Give up; what was placed stays. Does nothing after ``finish``, and twice is fine."""
+
+
+class Terminal(Protocol):
+    """A live process in a container whose standard streams are a pseudo-terminal of its own."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """As that of ``Process``; it becomes known in ``wait``."""
+
+    def fileno(self) -> int:
+        """A descriptor that poll(2) calls readable when there is output, or at its end."""
+
+    def read(self, count: int = 65536) -> bytes:
+        """Wait for output and return up to ``count`` bytes; none at its end."""
+
+    def write(self, data: bytes) -> None:
+        """Type all of ``data``.
+
+        Raises:
+            BrokenPipeError: If the process has ended.
+        """
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the size of the terminal, of which the process is told by SIGWINCH."""
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the end of the process. Returns the exit code, or None in time-out.
+
+        Raises:
+            SandboxLost: If the container died, so that no exit code will ever come.
+        """
+
+    def kill(self) -> None:
+        """Kill the process and all its descendants. Never waits, and twice is fine."""
+
+    def close(self) -> None:
+        """Hang up, which ends what listens to SIGHUP. Twice is fine."""
+
+
 class Container(Protocol):
     """A started container. All methods may be called from any thread."""
 
@@ -149,6 +316,14 @@ class Container(Protocol):
         """The path of bash where the image has it, else of its POSIX shell."""
 
     @property
+    def script_dir(self) -> str | None:
+        """Where the names ``bash`` and ``sh`` are links to descriptor SCRIPT_FD, or None.
+
+        A shell that runs its own name there as a script takes its commands from that descriptor,
+        calls itself by that name, and leaves its standard input to the commands.
+        """
+
+    @property
     def environ(self) -> Mapping[str, str]:
         """What a process gets for its environment unless it is given more."""
 
@@ -159,6 +334,7 @@ class Container(Protocol):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         stdin: bool = False,
+        script: bool = False,
         merge_stderr: bool = False,
         control: bool = False,
         channel: socket.socket | None = None,
@@ -170,6 +346,8 @@ class Container(Protocol):
             env: Variables that are added to ``environ``.
             cwd: Where it starts, relative to ``workdir``.
             stdin: Whether it gets a pipe for its standard input, or else ``/dev/null``.
+            script: Whether ``send`` goes to SCRIPT_FD instead, its standard input being
+                ``/dev/null``, and it starts in ``script_dir`` once ``cwd`` has proved good.
             merge_stderr: Whether its standard error goes where its standard output goes.
             control: Whether it gets a CONTROL stream, for writing, at descriptor CONTROL_FD.
             channel: A connected socket, which it gets at descriptor CHANNEL_FD. The caller
@@ -199,16 +377,100 @@ class Container(Protocol):
             FileError: If it cannot be made there.
         """
 
+    def read_tree(self, path: str) -> TreeReader:
+        """Begin to read a file, or a folder with all that is in it.
+
+        Raises:
+            FileError: If it is not there, neither a file nor a folder, or not readable inside.
+            SandboxLost: If the container has died.
+            SandboxClosed: If the container was killed by us.
+        """
+
+    def write_tree(self, path: str) -> TreeWriter:
+        """Begin to write a file, or a folder with all that is in it; parents are made.
+
+        Raises:
+            FileError: If it cannot be made there.
+            SandboxLost: If the container has died.
+            SandboxClosed: If the container was killed by us.
+        """
+
+    def open_terminal(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        rows: int = 24,
+        columns: int = 80,
+    ) -> Terminal:
+        """Start a process inside on a pseudo-terminal of the container's own.
+
+        It leads a session, and the terminal controls it: Ctrl-C and hanging up do what they do
+        elsewhere. Arguments and errors are those of ``open``.
+        """
+
+    def statistics(self) -> Statistics:
+        """Tell what it uses at the moment. Never waits for anything inside; a dead one uses none.
+
+        Raises:
+            SandboxLost: If the container has died.
+            SandboxClosed: If the container was killed by us.
+        """
+
+    def limit_hits(self) -> LimitHits:
+        """Tell how often it has run into limits. Cheap: asked before and after commands.
+
+        Without limits that the kernel counts for, the numbers stay 0. Never raises.
+        """
+
+    def limits_reached(self) -> frozenset[str]:
+        """Tell which limits it is at right now: ``"pids"``, ``"disk"``, both or none.
+
+        For limits that nobody counts hits of. Asked only after something has failed; never raises.
+        """
+
+    def commit(self, name: str) -> CommittedImage:
+        """Make an image of its files as they are now, under a name; it goes on running.
+
+        The image takes the place of another one of that name. A file that is written to meanwhile
+        may be in it half written.
+
+        Raises:
+            SpecError: If the name is none, or its own image is one that nothing can be based on.
+            ImageError: If the image could not be made.
+            SandboxLost: If the container has died.
+            SandboxClosed: If the container was killed by us.
+        """
+
     def is_alive(self) -> bool:
         """Whether it still runs. Never waits."""
 
+    def stop(self) -> None:
+        """End all processes in it at once, and keep its files for ``restart``. Twice is fine.
+
+        Returns within two seconds, whatever runs inside.
+        """
+
+    def restart(self, timeout_s: float = 60.0) -> None:
+        """Start it again, with the files it had, after ``stop`` or after it has died by itself.
+
+        Raises:
+            SandboxLost: If its files are gone.
+            SandboxClosed: If it was killed by us.
+            StartFailed: If it did not come up; its files are kept.
+        """
+
     def kill(self) -> None:
-        """End the container and all in it, at once. Twice is fine."""
+        """End the container and all in it, at once, and free its files. Twice is fine."""
 
 
 # Where a process opened with control=True finds that stream. Dash takes one digit only, and
 # scripts like to use 3 and 4 for themselves.
 CONTROL_FD = 9
+
+# Where a shell opened with script=True finds its commands. It opens them anew, and closes this.
+SCRIPT_FD = 8
 
 
 class Backend(Protocol):

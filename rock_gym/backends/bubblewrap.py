@@ -13,66 +13,75 @@ import os
 import random
 import re
 import resource
-import select
 import shutil
-import socket
 import subprocess
 import threading
-import time
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
-from rock_gym.backends import host
-from rock_gym.backends.base import (
-    CHANNEL_FD,
-    CONTROL,
-    CONTROL_FD,
-    STDERR,
-    STDOUT,
-    Capabilities,
-    FileWriter,
-)
-from rock_gym.backends.files import DescriptorWriter
-from rock_gym.backends.launch import Launcher, owned_pair, receive_reply, send_request
-from rock_gym.backends.process import PipeProcess
+from rock_gym.backends import host, imaged
+from rock_gym.backends.base import Capabilities
+from rock_gym.backends.container import DEFAULT_PIDS, BubblewrapContainer, await_start
+from rock_gym.backends.launch import Launcher
+from rock_gym.backends.plan import Plan
 from rock_gym.errors import (
     BackendUnavailable,
-    FileError,
     ImageNotFound,
-    SandboxClosed,
-    SandboxLost,
     SpecError,
-    StartFailed,
 )
+from rock_gym.images import Store
+from rock_gym.images.uses import Uses
 from rock_gym.spec import SandboxSpec
 
 _log = logging.getLogger("rock_gym")
 
 _MINIMUM_VERSION = (0, 8, 0)
 _DEFAULT_DISK_BYTES = 1 << 30
-_DEFAULT_PIDS = 512
 _SHM_BYTES = 64 << 20
 _NOFILE = 4096
-_OPEN_S = 30.0
+
+# What a sandbox consists of beside what its user starts: bwrap, its first process, and one that
+# waits to become the next command.
+_OWN_PIDS = 3
 
 # Kernel user ids of sandboxes that root starts: a stretch that no distribution, user database
 # or container manager hands out. Drawn at random, as owners do not know of each other.
 _KUIDS = range(0x7000_0000, 0x7FFF_0000)
+
+# The beginnings of ranges of 65536 ids for sandboxes of images, above what anybody else uses.
+_KUID_RANGES = range(0x8000_0000, 0xFFFE_0000, 0x1_0000)
 
 
 class BubblewrapBackend:
     """Starts sandboxes with bwrap. See ``Backend``."""
 
     name = "bubblewrap"
-    capabilities = Capabilities(
-        sockets=True, control=True, memory="rlimit", cpu="none", pids="rlimit", disk="tmpfs"
-    )
 
     def __init__(self) -> None:
+        self._capabilities: Capabilities | None = None
         self._lock = threading.Lock()
         self._launcher: Launcher | None = None
+        self._uses = Uses()
         self._containers: weakref.WeakSet[BubblewrapContainer] = weakref.WeakSet()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do here; see ``Backend.capabilities``.
+
+        Raises:
+            BackendUnavailable: If the launcher does not start.
+        """
+        if self._capabilities is None:
+            holds = self._running_launcher().controllers()
+            self._capabilities = Capabilities(
+                sockets=True,
+                control=True,
+                memory="cgroup" if "memory" in holds else "rlimit",
+                cpu="cgroup" if "cpu" in holds else "none",
+                pids="cgroup" if "pids" in holds else "rlimit",
+                disk="tmpfs",
+            )
+        return self._capabilities
 
     def check(self, spec: SandboxSpec) -> None:
         """Refuse what can never be started here; see ``Backend.check``."""
@@ -82,37 +91,46 @@ class BubblewrapBackend:
                 f"embedded sandboxes have no network, so network={spec.network!r} cannot be had; "
                 "use network='none', or backend='docker'"
             )
+        _tmpfs_sizes(spec)
         if spec.image not in (None, "host"):
-            raise ImageNotFound(
-                f"no embedded image {spec.image!r}; use image='host', or backend='docker' with "
-                "an image of the engine"
-            )
+            self._plan(spec)
 
     def start(
         self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0
     ) -> BubblewrapContainer:
         """Start a sandbox; see ``Backend.start``."""
         self.check(spec)
-        plan = host.host_plan(spec.read_only)
-        request = _start_request(plan, spec)
-        sock = self._running_launcher().start(request, plan.key, plan.template)
-        try:
-            reply, _ = receive_reply(sock, time.monotonic() + timeout_s)
-        except TimeoutError:
-            sock.close()
-            raise StartFailed(
-                f"the sandbox did not come up within {timeout_s:g} s; is the machine overloaded?",
-                sandbox_id=sandbox_id,
-            ) from None
-        except BaseException:
-            sock.close()
-            raise
-        if "pid" not in reply:
-            sock.close()
-            raise _start_error(str(reply.get("error", "the launcher ended")), sandbox_id)
-        container = BubblewrapContainer(sandbox_id, sock, reply["pid"], plan, spec)
+        with contextlib.ExitStack() as stack:
+            plan = self._plan(spec)
+            held = self._hold(plan)
+            stack.callback(self._uses.release, held)
+            request = _start_request(plan, spec, _group_limits(spec, self.capabilities))
+            sock = self._running_launcher().start(request, plan.key, plan.template)
+            stack.callback(sock.close)
+            reply = await_start(sock, sandbox_id, timeout_s)
+            container = BubblewrapContainer(sandbox_id, sock, reply, request["kuid"], plan, spec)
+            stack.pop_all()
+        container.freed = weakref.finalize(container, self._uses.release, held)
         self._containers.add(container)
         return container
+
+    def _plan(self, spec: SandboxSpec) -> Plan:
+        if spec.image in (None, "host"):
+            return host.host_plan(spec.read_only)
+        if spec.read_only:
+            raise SpecError("read_only directories can be shown in image='host' only")
+        return imaged.image_plan(str(spec.image), Store())
+
+    def _hold(self, plan: Plan) -> tuple[str, ...]:
+        """Keep an image from being removed while a sandbox of it runs."""
+        if plan.image is None:
+            return ()
+        try:
+            return self._uses.hold(Store(), plan.image.layers)
+        except FileNotFoundError as error:
+            raise ImageNotFound(
+                f"image {plan.image.name!r} was removed or replaced just now; try again"
+            ) from error
 
     def _running_launcher(self) -> Launcher:
         with self._lock:
@@ -132,207 +150,75 @@ class BubblewrapBackend:
             launcher.close()
 
 
-class BubblewrapContainer:
-    """A running sandbox. See ``Container``."""
-
-    workdir = host.WORK
-    run_dir = host.RUN
-
-    def __init__(
-        self, sandbox_id: str, sock: socket.socket, pid: int, plan: host.Plan, spec: SandboxSpec
-    ) -> None:
-        self.id = sandbox_id
-        self.pid = pid
-        self.shell = plan.shell
-        self.environ: Mapping[str, str] = {**plan.environ, **dict(spec.env)}
-        self._sock = sock
-        self._lock = threading.Lock()
-        self._killed = False
-
-    def open(
-        self,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        stdin: bool = False,
-        merge_stderr: bool = False,
-        control: bool = False,
-        channel: socket.socket | None = None,
-    ) -> PipeProcess:
-        """Start a process inside; see ``Container.open``."""
-        streams = _Streams(stdin, merge_stderr, control, channel)
-        request = {
-            "op": "open",
-            "argv": list(argv),
-            "env": {**self.environ, **(env or {})},
-            "targets": streams.targets,
-        }
-        try:
-            status, reply, _ = self._ask(request, cwd, streams.theirs)
-        except BaseException:
-            streams.close_ours()
-            raise
-        finally:
-            streams.close_theirs()
-        return PipeProcess(self.id, reply["pid"], status, streams.stdin, streams.outputs)
-
-    def open_read(self, path: str) -> IO[bytes]:
-        """Open a regular file; see ``Container.open_read``."""
-        status, _, fds = self._ask({"op": "read", "path": path})
-        status.close()
-        return os.fdopen(fds[0], "rb", buffering=0)
-
-    def open_write(self, path: str, *, mode: int | None = None) -> FileWriter:
-        """Begin a file; see ``Container.open_write``."""
-        status, _, fds = self._ask({"op": "write", "path": path, "mode": mode})
-        return DescriptorWriter(fds[0], status, path, self.id)
-
-    def _ask(
-        self, request: dict[str, Any], cwd: str | None = None, fds: Sequence[int] = ()
-    ) -> tuple[socket.socket, dict[str, Any], list[int]]:
-        """Send a request about this sandbox, and wait for its answer."""
-        directory = os.path.join(self.workdir, cwd or "")
-        ours, theirs = owned_pair()
-        try:
-            with theirs:
-                self._send({**request, "cwd": directory}, [theirs.fileno(), *fds])
-            reply, received = receive_reply(ours, time.monotonic() + _OPEN_S)
-            if "error" in reply or not reply:
-                path = request["path"] if "path" in request else request["argv"][0]
-                if reply.get("path") == directory:
-                    path = cwd or self.workdir
-                raise self._error(path, reply)
-        except TimeoutError:
-            ours.close()
-            raise self._lost(f"it did not answer within {_OPEN_S:g} s") from None
-        except BaseException:
-            ours.close()
-            raise
-        return ours, reply, received
-
-    def _send(self, request: dict[str, Any], fds: Sequence[int]) -> None:
-        # A packet is sent whole, so requests of several threads do not mix. The lock is for the
-        # descriptor, which kill() closes.
-        with self._lock:
-            if self._killed:
-                raise SandboxClosed("the sandbox was stopped", sandbox_id=self.id)
-            try:
-                send_request(self._sock, request, fds)
-            except OSError as error:
-                raise self._lost() from error
-
-    def _error(self, path: str, reply: dict[str, Any]) -> Exception:
-        reason = reply.get("error", "lost")
-        if reason in ("lost", "ESRCH"):
-            if self._killed:
-                return SandboxClosed("the sandbox was stopped", sandbox_id=self.id)
-            return self._lost(reply["text"]) if reply.get("text") else self._lost()
-        return FileError(
-            f"{path}: {reply.get('text') or reason}",
-            path=path,
-            reason=reason,
-            sandbox_id=self.id,
-        )
-
-    def _lost(self, why: str = "it ended by itself or was killed from outside") -> SandboxLost:
-        return SandboxLost(
-            f"the sandbox is gone: {why}; start or acquire another one", sandbox_id=self.id
-        )
-
-    def is_alive(self) -> bool:
-        """Whether it still runs; see ``Container.is_alive``."""
-        with self._lock:
-            return not self._killed and not self._is_gone(0)
-
-    def _is_gone(self, timeout_s: float) -> bool:
-        """Whether all in it is gone: the launcher then closes its end, having nothing to say."""
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(timeout_s * 1000))
-
-    def kill(self) -> None:
-        """End it, and return when all in it is gone; see ``Container.kill``."""
-        with self._lock:
-            if self._killed:
-                return
-            self._killed = True
-            # Not a mere close: a forked child may hold a copy of this descriptor.
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_WR)
-        if not self._is_gone(_OPEN_S):
-            _log.warning("%s did not end within %g s", self.id, _OPEN_S)
-        self._sock.close()
-
-
-class _Streams:
-    """The pipes of one process: our ends, and their ends with the numbers they get inside."""
-
-    def __init__(
-        self, stdin: bool, merge_stderr: bool, control: bool, channel: socket.socket | None
-    ) -> None:
-        self.stdin: int | None = None
-        self.outputs: dict[int, int] = {}
-        self.theirs: list[int] = []
-        self.targets: list[list[int]] = []
-        self._borrowed: set[int] = set()
-        if stdin:
-            read, self.stdin = os.pipe()
-            self._give(read, [0])
-        else:
-            self._give(os.open(os.devnull, os.O_RDONLY), [0])
-        self._output(STDOUT, [1, 2] if merge_stderr else [1])
-        if not merge_stderr:
-            self._output(STDERR, [2])
-        if control:
-            self._output(CONTROL, [CONTROL_FD])
-        if channel is not None:
-            self._borrowed.add(channel.fileno())
-            self._give(channel.fileno(), [CHANNEL_FD])
-
-    def _give(self, fd: int, numbers: list[int]) -> None:
-        self.theirs.append(fd)
-        self.targets.append(numbers)
-
-    def _output(self, stream: int, numbers: list[int]) -> None:
-        self.outputs[stream], write = os.pipe()
-        self._give(write, numbers)
-
-    def close_theirs(self) -> None:
-        for fd in self.theirs:
-            if fd not in self._borrowed:
-                os.close(fd)
-
-    def close_ours(self) -> None:
-        for fd in self.outputs.values():
-            os.close(fd)
-        if self.stdin is not None:
-            os.close(self.stdin)
-
-
-def _start_request(plan: host.Plan, spec: SandboxSpec) -> dict[str, Any]:
-    return {
+def _start_request(plan: Plan, spec: SandboxSpec, limits: dict[str, float]) -> dict[str, Any]:
+    size, shm_size = _tmpfs_sizes(spec)
+    request = {
         "argv": [_find_bwrap(), *plan.argv],
-        "kuid": random.SystemRandom().choice(_KUIDS) if os.geteuid() == 0 else None,
-        "size": spec.resources.disk_bytes or _DEFAULT_DISK_BYTES,
-        "identity": {"uid": host.UID, "gid": host.GID, "rlimits": _rlimits(spec)},
-        "shm_size": _SHM_BYTES,
+        "kuid": _draw_kuid(plan) if os.geteuid() == 0 else None,
+        "size": size,
+        "identity": {**vars(plan.identity), "rlimits": _rlimits(spec, limits)},
+        "limits": limits,
+        "shm_size": shm_size,
         "writable": plan.writable,
         "late": plan.late,
+        "run_dir": plan.run_dir,
     }
+    if plan.layers:
+        request["layers"] = len(plan.layers)
+    return request
 
 
-def _rlimits(spec: SandboxSpec) -> list[tuple[str, int]]:
+def _draw_kuid(plan: Plan) -> int:
+    if plan.layers:
+        return random.SystemRandom().choice(_KUID_RANGES)
+    return random.SystemRandom().choice(_KUIDS)
+
+
+def _tmpfs_sizes(spec: SandboxSpec) -> tuple[int, int]:
+    """Return how much may be written to disk and to shared memory.
+
+    Both are memory, and the kernel's killer does not free files: a sandbox that may fill its
+    memory with them would lose all its processes.
+
+    Raises:
+        SpecError: If the disk limit leaves nothing of the memory limit to processes.
+    """
+    memory, disk = spec.resources.memory_bytes, spec.resources.disk_bytes
+    if memory is None:
+        return disk or _DEFAULT_DISK_BYTES, _SHM_BYTES
+    shm = min(_SHM_BYTES, memory // 16)
+    if disk is None:
+        return min(_DEFAULT_DISK_BYTES, memory // 2), shm
+    if disk + shm > memory * 15 // 16:
+        raise SpecError(
+            f"embedded sandboxes keep their files in memory, so disk ({disk} bytes) has to be well "
+            f"below memory ({memory} bytes); raise memory, or lower disk"
+        )
+    return disk, shm
+
+
+def _group_limits(spec: SandboxSpec, holds: Capabilities) -> dict[str, float]:
+    """Return the limits that control groups are to hold: none unless any was asked for."""
+    asked = spec.resources
+    limits: dict[str, float] = {}
+    if holds.memory == "cgroup" and asked.memory_bytes is not None:
+        limits["memory"] = asked.memory_bytes
+    if holds.cpu == "cgroup" and asked.cpus is not None:
+        limits["cpus"] = asked.cpus
+    if holds.pids == "cgroup" and (limits or asked.pids is not None):
+        limits["pids"] = (asked.pids or DEFAULT_PIDS) + _OWN_PIDS
+    return limits
+
+
+def _rlimits(spec: SandboxSpec, groups: dict[str, float]) -> list[tuple[str, int]]:
     """Return the limits that each process inside gets; they can only be lowered inside."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     nofile = _NOFILE if hard == resource.RLIM_INFINITY else min(_NOFILE, hard)
-    limits = [
-        ("RLIMIT_CORE", 0),
-        ("RLIMIT_NOFILE", nofile),
+    limits = [("RLIMIT_CORE", 0), ("RLIMIT_NOFILE", nofile)]
+    if "pids" not in groups:
         # Counted in the sandbox's own user namespace, so that sandboxes do not share it.
-        ("RLIMIT_NPROC", spec.resources.pids or _DEFAULT_PIDS),
-    ]
-    if spec.resources.memory_bytes is not None:
+        limits.append(("RLIMIT_NPROC", spec.resources.pids or DEFAULT_PIDS))
+    if spec.resources.memory_bytes is not None and "memory" not in groups:
         limits.append(("RLIMIT_AS", spec.resources.memory_bytes))
     return limits
 
@@ -354,19 +240,3 @@ def _find_bwrap() -> str:
             f"{text.strip()!r}; upgrade the package, or use backend='docker'"
         )
     return path
-
-
-def _start_error(text: str, sandbox_id: str) -> Exception:
-    """Tell a machine that cannot run sandboxes from a sandbox that failed."""
-    denied = ("Operation not permitted", "Permission denied", "No space left on device")
-    if any(words in text for words in denied) and (
-        "namespace" in text or "unshare" in text or "uid map" in text
-    ):
-        return BackendUnavailable(
-            f"this machine does not let {'root' if os.geteuid() == 0 else 'ordinary users'} make "
-            f"user namespaces ({text}). Remedies: sysctl -w user.max_user_namespaces=65536; "
-            "on Ubuntu 23.10 and later sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; "
-            "in a container, run it with a seccomp profile that allows unshare and mount",
-            sandbox_id=sandbox_id,
-        )
-    return StartFailed(f"the sandbox did not start: {text}", sandbox_id=sandbox_id, output=text)

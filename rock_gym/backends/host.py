@@ -14,11 +14,12 @@ import os
 import site
 import sys
 import sysconfig
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rock_gym.backends.base import SCRIPT_FD
 from rock_gym.backends.init import init_program
+from rock_gym.backends.plan import Identity, Plan
 from rock_gym.errors import BackendUnavailable, SpecError
 
 STAGE = "/sys"
@@ -28,7 +29,7 @@ RUN = "/run/rock-gym"
 UID = GID = 1000
 
 # A descriptor that the launcher puts in place for bwrap.
-_SECCOMP_FD = "3"
+SECCOMP_FD = "3"
 
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = (
@@ -64,30 +65,7 @@ _CLOSED = ("/", "/home", "/root", "/run", "/var", "/etc", "/proc", "/sys", "/dev
 
 _INIT = "/.rock-gym-init"
 _PROGRAMS = "/opt/rock-gym/bin"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the launcher needs to start sandboxes of one image, but for what each has of its own.
-
-    Attributes:
-        key: A name for the template, equal for equal ones.
-        template: How the read-only root is built, in the launcher's terms.
-        argv: Arguments of bwrap.
-        writable: Directories that a sandbox may write to, with their modes.
-        late: Where directories lie on the stage that are shown below writable ones, and where
-            they are shown.
-        environ: Environment of processes inside.
-        shell: The best shell inside.
-    """
-
-    key: str
-    template: dict[str, Any]
-    argv: tuple[str, ...]
-    writable: tuple[tuple[str, int], ...]
-    late: tuple[tuple[str, str], ...]
-    environ: dict[str, str]
-    shell: str
+SCRIPTS = "/opt/rock-gym/scripts"
 
 
 @functools.lru_cache(maxsize=32)
@@ -103,7 +81,7 @@ def host_plan(read_only: tuple[str, ...] = ()) -> Plan:
     """
     shown = _interpreter_directories()
     for path in read_only:
-        if not os.path.isabs(path) or not os.path.isdir(path) or _is_closed(path):
+        if not os.path.isabs(path) or not os.path.isdir(path) or is_closed(path):
             raise SpecError(f"read_only must name directories below closed ones, not {path!r}")
         shown += [path, os.path.realpath(path)]
     places = {path: _place(path, number) for number, path in enumerate(_outermost(shown))}
@@ -111,11 +89,15 @@ def host_plan(read_only: tuple[str, ...] = ()) -> Plan:
     return Plan(
         key=hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest(),
         template=template,
-        argv=(*_ISOLATION, *_MOUNTS, "--seccomp", _SECCOMP_FD, "--", _INIT),
+        argv=(*_ISOLATION, *_MOUNTS, "--seccomp", SECCOMP_FD, "--", _INIT),
         writable=_WRITABLE,
         late=tuple((place, path) for path, place in places.items() if _is_late(path)),
         environ=_environ(),
         shell=_best_shell(),
+        workdir=WORK,
+        run_dir=RUN,
+        script_dir=SCRIPTS,
+        identity=Identity(UID, GID, 0, "plain"),
     )
 
 
@@ -157,6 +139,7 @@ def _template(places: dict[str, str]) -> dict[str, Any]:
     binds = [("/usr", "/root/usr")]
     # The seed's users run `python`, which a plain Debian does not have.
     links = [(f"{_PROGRAMS}/python", sys.executable)]
+    links += [(f"{SCRIPTS}/{shell}", f"/proc/self/fd/{SCRIPT_FD}") for shell in ("bash", "sh")]
     for path in _SYSTEM:
         if os.path.islink(path):
             links.append((path, os.readlink(path)))
@@ -180,6 +163,7 @@ def _template(places: dict[str, str]) -> dict[str, Any]:
             "/root",
             "/var/tmp",
             _PROGRAMS,
+            SCRIPTS,
             *(p for p, _ in _WRITABLE),
         ],
         "links": links,
@@ -212,7 +196,7 @@ def _interpreter_directories() -> list[str]:
         for name in (os.path.abspath(path), os.path.realpath(path)):
             if name == "/usr" or name.startswith("/usr/") or not os.path.isdir(name):
                 continue
-            if _is_closed(name):
+            if is_closed(name):
                 raise BackendUnavailable(
                     f"the interpreter lies in {name}, which embedded sandboxes must not show; "
                     "use a virtual environment in a directory of its own"
@@ -221,7 +205,7 @@ def _interpreter_directories() -> list[str]:
     return shown
 
 
-def _is_closed(path: str) -> bool:
+def is_closed(path: str) -> bool:
     """Whether showing a directory would show others' data: homes, sockets, the system's."""
     real = os.path.realpath(path)
     return real in _CLOSED or real == os.path.realpath(Path.home())

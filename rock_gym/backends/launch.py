@@ -26,6 +26,7 @@ _PROGRAM = Path(__file__).with_name("launcher")
 _PACKET_BYTES = 65536
 _REPLY_BYTES = 16384
 _MAX_FDS = 4
+_ANSWER_S = 30.0
 
 _inherited: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
@@ -97,7 +98,10 @@ class Launcher:
     """
 
     def __init__(self) -> None:
-        program = filter_program()
+        filters = {
+            "plain": filter_program(),
+            "one-id": filter_program(ignore_owners=True),
+        }
         self._control, theirs = owned_pair()
         self._lock = threading.Lock()
         self._known: set[str] = set()
@@ -120,7 +124,8 @@ class Launcher:
                     f"the launcher of embedded sandboxes did not start with {sys.executable}: "
                     f"{error}"
                 ) from error
-        send_request(self._control, {"op": "seccomp", "program": program.hex()})
+        for key, program in filters.items():
+            send_request(self._control, {"op": "seccomp", "key": key, "program": program.hex()})
 
     @property
     def pid(self) -> int:
@@ -157,6 +162,21 @@ class Launcher:
                     "the launcher of embedded sandboxes has died; make a new pool"
                 ) from error
         return ours
+
+    def controllers(self) -> frozenset[str]:
+        """Return the control group controllers with which it can limit sandboxes.
+
+        Raises:
+            BackendUnavailable: If the launcher has died.
+        """
+        ours, theirs = owned_pair()
+        with ours:
+            with theirs:
+                send_request(self._control, {"op": "limits"}, [theirs.fileno()])
+            reply, _ = receive_reply(ours, time.monotonic() + _ANSWER_S)
+        if not reply:
+            raise BackendUnavailable("the launcher of embedded sandboxes has died; make a new pool")
+        return frozenset(reply["controllers"])
 
     def close(self) -> None:
         """End it, and so everything it has started. Twice is fine."""

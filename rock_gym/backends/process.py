@@ -56,7 +56,10 @@ class PipeProcess:
         self._streams = {fd: stream for stream, fd in outputs.items()}
         self._control = outputs.get(CONTROL)
         self._poll = select.poll()
-        for fd in (self._status_fd, *self._streams):
+        # The markers first: the kernel looks at the rest after them, and so misses no output that
+        # was written before one.
+        first = [] if self._control is None else [self._control]
+        for fd in dict.fromkeys((*first, self._status_fd, *self._streams)):
             os.set_blocking(fd, False)
             self._poll.register(fd, select.POLLIN)
         if stdin is not None:
@@ -101,22 +104,20 @@ class PipeProcess:
             self._drain(chunks)  # what is left after wait()
             return chunks
         self._check_lost()
-        for fd, _ in self._poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000)):
+        ready = self._poll.poll(None if timeout_s is None else math.ceil(timeout_s * 1000))
+        marker = b""
+        for fd, _ in ready:
             if fd == self._status_fd:
                 self._drain(chunks)
                 self._take_status()
-                break
-            if fd == self._control:
-                # What it wrote before is in the other pipes by now, but the poll may have looked
-                # at those first.
+            elif fd == self._control:
                 marker = self._read(fd)
-                self._drain(chunks)
-                if marker:
-                    chunks.append((CONTROL, marker))
-                break
-            data = self._read(fd)
-            if data:
+                if len(ready) > 1:
+                    self._drain(chunks)
+            elif fd in self._streams and (data := self._read(fd)):
                 chunks.append((self._streams[fd], data))
+        if marker:
+            chunks.append((CONTROL, marker))
         if not chunks:
             self._check_lost()
         return chunks

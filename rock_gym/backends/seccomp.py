@@ -98,6 +98,13 @@ _NOT_THERE: dict[str, tuple[int | None, int | None]] = {
     "fspick": (433, 433),
     "mount_setattr": (442, 442),
 }
+# What changes owners, which is done to nothing where a sandbox has but one user id.
+_OWNERS: dict[str, tuple[int | None, int | None]] = {
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+}
 _CLONE = (56, 220)
 _IOCTL = (16, 29)
 _SOCKET = (41, 198)
@@ -112,6 +119,8 @@ def _refuse(code: int) -> bytes:
 
 
 def _refuse_calls(numbers: list[int], code: int) -> bytes:
+    if not numbers:
+        return b""
     # Each test jumps over those that follow it to the refusal that all share.
     tests = [
         _op(_JUMP_EQUAL, number, len(numbers) - place - 1, 0 if place < len(numbers) - 1 else 1)
@@ -125,11 +134,13 @@ def _for_call(number: int, body: bytes) -> bytes:
 
 
 @functools.cache
-def filter_program(machine: str | None = None) -> bytes:
+def filter_program(machine: str | None = None, *, ignore_owners: bool = False) -> bytes:
     """Assemble the filter.
 
     Args:
         machine: ``"x86_64"`` or ``"aarch64"``; None means this machine's.
+        ignore_owners: Whether changing owners does nothing and succeeds. Package managers insist
+            on it, and a sandbox with one user id has only one owner to give.
 
     Returns:
         The BPF program, 8 bytes an instruction, as ``bwrap --seccomp`` and prctl(2) take it.
@@ -146,6 +157,7 @@ def filter_program(machine: str | None = None) -> bytes:
         )
     refused = [pair[column] for pair in _NOT_PERMITTED.values()]
     missing = [pair[column] for pair in _NOT_THERE.values()]
+    owners = [pair[column] for pair in _OWNERS.values()] if ignore_owners else []
     families = (_AF_UNIX, _AF_INET, _AF_INET6)
     return b"".join(
         [
@@ -158,6 +170,7 @@ def filter_program(machine: str | None = None) -> bytes:
             _refuse(errno.ENOSYS),
             _refuse_calls([number for number in refused if number is not None], errno.EPERM),
             _refuse_calls([number for number in missing if number is not None], errno.ENOSYS),
+            _refuse_calls([number for number in owners if number is not None], 0),
             _for_call(
                 _CLONE[column],
                 _op(_LD_WORD, _AT_ARGUMENT_0)

@@ -66,6 +66,12 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def host_mounts() -> tuple[str, ...]:
+    """What is mounted on the host, but for an engine's mounts, which come and go for others."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return tuple(line for line in lines if "/docker/" not in line)
+
+
 def orphans() -> set[int]:
     """Processes of embedded sandboxes, anybody's, that nobody is left to end.
 

@@ -118,14 +118,14 @@ def test_a_reader_never_sees_half_a_file(sandbox: Any) -> None:
 def test_a_failed_write_changes_nothing(start: Any) -> None:
     """No half file, no litter, and the space comes back."""
     sandbox = start(disk="8m")
-    sandbox.write_file("f", "old")
+    sandbox.write_file("d/f", "old")
     with within(20), pytest.raises(FileError) as caught:
-        sandbox.write_file("f", b"x" * (64 << 20))
+        sandbox.write_file("d/f", b"x" * (64 << 20))
     assert caught.value.reason == "ENOSPC"
-    assert sandbox.read_file("f") == "old"
-    assert sandbox.execute("ls -A").stdout == "f\n"
-    sandbox.write_file("g", b"x" * (2 << 20))
-    assert sandbox.execute("wc -c < g").stdout == f"{2 << 20}\n"
+    assert sandbox.read_file("d/f") == "old"
+    assert sandbox.execute("ls -A d").stdout == "f\n"
+    sandbox.write_file("d/g", b"x" * (2 << 20))
+    assert sandbox.execute("wc -c < d/g").stdout == f"{2 << 20}\n"
 
 
 @pytest.mark.parametrize(

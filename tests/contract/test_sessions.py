@@ -271,7 +271,7 @@ def test_nothing_of_ours_is_in_the_shells_state(bash: Any) -> None:
     bash.run("true")
     assert bash.run("jobs; alias; trap -p; fc -l 2>/dev/null").output == ""
     names = bash.run("compgen -A function; compgen -v | grep -i rock").output.split()
-    assert [name for name in names if not name.startswith("__rock_gym")] == []
+    assert [name for name in names if not name.startswith("__rg")] == []
 
 
 # The end of a session

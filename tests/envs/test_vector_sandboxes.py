@@ -16,10 +16,10 @@ from gymnasium.vector import AutoresetMode
 
 import rock_gym
 from rock_gym import SandboxPool
+from rock_gym.default_pools import close_default_pools
 from rock_gym.envs import EnvClosed, ResetNeeded, SandboxVectorEnv
 from rock_gym.errors import EnvUnavailable, SpecError
 from rock_gym.gem.worker import with_guest
-from rock_gym.pool import close_default_pools
 from rock_gym.spec import SandboxSpec
 from tests.envs.vector_games import OBEDIENT
 from tests.envs.vector_play import Events, Play, Policy, mines, play_alone, tiles

@@ -13,8 +13,8 @@ from gymnasium import wrappers
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import vector as vector_wrappers
 
+from rock_gym.default_pools import close_default_pools
 from rock_gym.envs import Unicode
-from rock_gym.pool import close_default_pools
 
 GAME = "gem-game/Game2048-easy-v0"
 MOVES = ["\\boxed{up}", "\\boxed{left}", "\\boxed{down}", "\\boxed{right}"]

@@ -4,8 +4,10 @@ It is a program of its own, run as ``python -I -S <this directory> FD PID``: the
 only, one thread, no state on disk. FD is a SOCK_SEQPACKET socket to its owner, PID the owner.
 
 Ownership is by descriptor. For each sandbox the owner keeps one end of a socket and the launcher
-the other: requests come over it, its end of file kills the sandbox, and the launcher closes it
-when everything in the sandbox is dead. For each process inside there is a socket as well: it
+the other: requests come over it, its end of file kills the sandbox, and the launcher shuts it down
+when everything in the sandbox is dead. Until the owner has closed its end, too, the launcher keeps
+what the sandbox has written, by a descriptor of the mount namespace that bwrap was started in, and
+can start it anew. For each process inside there is a socket as well: it
 carries the answer to the request and, later, the exit code. When the launcher itself ends, for
 whatever reason, the first process of every sandbox reads an end of file, and its end is the end
 of all. Not ``--die-with-parent``: a bwrap that is killed, or cannot write what it was to tell,
@@ -26,13 +28,21 @@ import socket
 import sys
 from collections.abc import Callable
 
+import cgroups
+import commit
 import inside
 import linux
+import overlay
 import stage
 from packets import load, receive
 
 STDERR_BYTES = 4096
 MAX_TRIES = 5
+LAST_S = 5
+
+# Making a spare takes a CPU for a millisecond, which a command that has just begun can use better:
+# it waits for the command's end, or so long.
+SPARE_DELAY_S = 0.002
 PF_EXITING = 0x4
 
 
@@ -75,6 +85,14 @@ class Sandbox:
         self.init_fd = -1
         self.spare: Joined | None = None
         self.pipes: dict[str, int] = {}
+        self.mounts = -1  # the namespace that holds its files, once it has come up
+        self.group: cgroups.Group | None = None
+        self.user_namespace = -1  # of the ids of a sandbox of an image that root starts
+        self.unwanted = False  # its owner has closed its end
+
+    def doors(self) -> list[str]:
+        """Return what its processes write to to join its control groups."""
+        return self.group.doors() if self.group else []
 
     def close_pipe(self, name: str) -> None:
         """Close one of the pipes to bwrap, if it is open."""
@@ -108,14 +126,18 @@ class Launcher:
         self.handlers: dict[int, Callable[[], None]] = {}
         self.sandboxes: dict[int, Sandbox] = {}  # by the pid of bwrap
         self.processes: dict[int, Joined] = {}  # by pid
+        self.helpers: set[int] = set()  # children that are at something by themselves
+        self.without_spare: dict[int, Sandbox] = {}  # by the pid of bwrap
         # The way back to our own process namespace. Only root may take it.
         self.own_pids = -1
         if os.geteuid() == 0:
             self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self.control = control
-        self.seccomp = b""
+        self.seccomp: dict[str, bytes] = {}
         self.plans: dict[str, dict] = {}
         self.templates: dict[str, stage.Template] = {}
+        self.cgroups: cgroups.Cgroups | None = None
+        self.with_groups: set[Sandbox] = set()
         self.wake_read, wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
         os.set_blocking(wake_write, False)
@@ -141,8 +163,11 @@ class Launcher:
         while True:
             # One at a time: a handler may close a descriptor whose number is then used anew, and
             # an older event for that number would make the next handler block.
-            for fd, _ in self.poll.poll(maxevents=1):
+            events = self.poll.poll(SPARE_DELAY_S if self.without_spare else None, maxevents=1)
+            for fd, _ in events:
                 self.handlers[fd]()
+            if not events:
+                self.make_spare(self.without_spare.popitem()[1])
 
     # Requests
 
@@ -153,30 +178,50 @@ class Launcher:
             sys.exit(0)
         request = load(data, fds)
         if request["op"] == "seccomp":
-            self.seccomp = bytes.fromhex(request["program"])
+            self.seccomp[request["key"]] = bytes.fromhex(request["program"])
             return
         if request["op"] == "plan":
             self.plans[request["key"]] = request["plan"]
+            return
+        if request["op"] == "limits":
+            with socket.socket(fileno=fds[0]) as sock:
+                send(sock, {"controllers": sorted(self.groups().places)})
             return
         sandbox = Sandbox(socket.socket(fileno=fds[0]), request)
         try:
             self.start(sandbox)
         except OSError as error:
             send(sandbox.sock, {"error": str(error)})
-            sandbox.sock.close()
+            self.free(sandbox)
+
+    def groups(self) -> cgroups.Cgroups:
+        """Return what makes control groups, looked for when it is first asked for."""
+        if self.cgroups is None:
+            self.cgroups = cgroups.Cgroups.here()
+        return self.cgroups
 
     def start(self, sandbox: Sandbox) -> None:
         """Fork, and run bwrap in the child; the answer is sent when its payload says so."""
         template = self.template(sandbox.request["plan"])
+        limits = sandbox.request["limits"]
+        if limits and sandbox.group is None:
+            sandbox.group = self.groups().create(limits)
+            self.with_groups.add(sandbox)
+        kuid = sandbox.request["kuid"]
+        if kuid is not None and "layers" in sandbox.request and sandbox.user_namespace < 0:
+            sandbox.user_namespace = overlay.make_user_namespace(kuid)
         names = ("stdin", "ready", "stderr")
         pipes = {name: os.pipe() for name in names}
         seccomp = os.memfd_create("seccomp")  # bwrap reads it to its end, so each has its own
-        os.write(seccomp, self.seccomp)
+        os.write(seccomp, self.seccomp[sandbox.request["identity"]["seccomp"]])
         os.lseek(seccomp, 0, os.SEEK_SET)
         theirs = [pipes["stdin"][0], pipes["ready"][1], pipes["stderr"][1], seccomp]
+        bwraps = [*theirs, sandbox.user_namespace] if sandbox.user_namespace >= 0 else theirs
         sandbox.bwrap = os.fork()
         if sandbox.bwrap == 0:
-            stage.run_bwrap(sandbox.request, template, theirs)
+            namespace = sandbox.user_namespace
+            place = stage.Place(template, sandbox.mounts, sandbox.doors(), namespace)
+            stage.run_bwrap(sandbox.request, place, bwraps)
         for fd in theirs:
             os.close(fd)
         sandbox.pipes = {name: pipes[name][0] for name in names[1:]}
@@ -206,19 +251,66 @@ class Launcher:
         sandbox.init = children[0]
         # Unread, this pipe would let the payload block; closed, it costs nothing.
         sandbox.close_pipe("stderr")
-        send(sandbox.sock, {"pid": sandbox.init})
+        groups = sandbox.group.paths if sandbox.group else {}
+        send(sandbox.sock, {"pid": sandbox.init, "groups": groups})
+        if sandbox.mounts < 0:
+            # That in which bwrap itself is, with all that was mounted before it began.
+            path = f"/proc/{sandbox.bwrap}/ns/mnt"
+            with contextlib.suppress(OSError):
+                sandbox.mounts = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.make_spare(sandbox)
+        if sandbox.group is not None:
+            self.groups().prepare(sandbox.request["limits"])
 
     def on_sandbox(self, sandbox: Sandbox) -> None:
         """Take a request for one sandbox, or its owner's end of file."""
         data, fds = receive(sandbox.sock)
         if not data:
             self.forget(sandbox.sock.fileno())
+            sandbox.unwanted = True
+            if sandbox.bwrap in self.sandboxes:
+                self.kill(sandbox)
+            else:
+                self.free(sandbox)
+            return
+        if data == b"stop":
             self.kill(sandbox)
+            return
+        if data == b"commit":
+            self.commit(sandbox, fds)
+            return
+        if data == b"restart":
+            self.restart(sandbox, socket.socket(fileno=fds[0]))
             return
         self.assign(sandbox, data, fds)
         if sandbox.bwrap in self.sandboxes:
-            self.make_spare(sandbox)
+            self.without_spare[sandbox.bwrap] = sandbox
+
+    def commit(self, sandbox: Sandbox, fds: list[int]) -> None:
+        """Have another process copy what the sandbox has written; it tells the owner."""
+        sock, target = socket.socket(fileno=fds[0]), fds[1]
+        try:
+            pid = os.fork()
+            if pid == 0:
+                commit.run(sandbox.mounts, target, sock, sandbox.request)
+            self.helpers.add(pid)
+        except OSError as error:
+            send(sock, {"error": str(error)})
+        finally:
+            os.close(target)
+            sock.close()
+
+    def restart(self, sandbox: Sandbox, sock: socket.socket) -> None:
+        """Start a sandbox that has ended over the files that it had; talk over another socket."""
+        self.forget(sandbox.sock.fileno())
+        sandbox.sock.close()
+        sandbox.sock, sandbox.init = sock, 0
+        try:
+            self.start(sandbox)
+        except OSError as error:
+            send(sock, {"error": str(error)})
+            sock.shutdown(socket.SHUT_WR)
+            self.watch(sock.fileno(), lambda: self.on_sandbox(sandbox))
 
     def make_spare(self, sandbox: Sandbox) -> Joined:
         """Have a process join the sandbox now, so that the next request need not wait for it.
@@ -236,7 +328,10 @@ class Launcher:
             spare.reports = json.dumps({"error": "lost", "text": str(error)}).encode()
         if spare.pid == 0:
             identity = sandbox.request["identity"]
-            inside.join(identity, sandbox.init_fd, theirs, their_report, self.seccomp)
+            # Before all else: what it costs to join is the sandbox's.
+            doors = sandbox.doors()
+            seccomp = self.seccomp[identity["seccomp"]]
+            inside.join(identity, sandbox.init_fd, theirs, their_report, seccomp, doors)
         theirs.close()
         os.close(their_report)
         sandbox.spare = spare
@@ -318,15 +413,21 @@ class Launcher:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                pid = 0
             if pid == 0:
+                if self.cgroups is not None:
+                    self.cgroups.retry()
                 return
+            self.helpers.discard(pid)
             if pid in self.sandboxes:
+                self.without_spare.pop(pid, None)
                 self.end(self.sandboxes.pop(pid), status)
             elif pid in self.processes:
                 joined = self.processes.pop(pid)
                 joined.exit_status = status
                 self.tell_exit(joined)
+                if self.without_spare.pop(joined.sandbox.bwrap, None):
+                    self.make_spare(joined.sandbox)
 
     def tell_exit(self, joined: Joined) -> None:
         """Send an exit code, once there is one and the request has been answered."""
@@ -344,7 +445,7 @@ class Launcher:
     def kill_strays(self) -> None:
         """Kill what a bwrap left that failed: a child that waits for it for ever, now ours."""
         for pid in children_of(os.getpid()):
-            if pid not in self.sandboxes and pid not in self.processes:
+            if pid not in (*self.sandboxes, *self.processes, *self.helpers):
                 os.kill(pid, signal.SIGKILL)
 
     def kill(self, sandbox: Sandbox) -> None:
@@ -357,7 +458,7 @@ class Launcher:
             sandbox.close_pipe("stdin")
 
     def end(self, sandbox: Sandbox, status: int) -> None:
-        """Tell the owner that bwrap, and so everything inside, is gone."""
+        """Tell the owner that bwrap, and so everything inside, is gone; its files are kept."""
         self.kill_strays()
         if not sandbox.init:
             text = os.read(sandbox.pipes["stderr"], STDERR_BYTES).decode("utf-8", "replace")
@@ -368,8 +469,42 @@ class Launcher:
         if sandbox.init_fd >= 0:
             os.close(sandbox.init_fd)
             sandbox.init_fd = -1
+        if sandbox.unwanted or sandbox.mounts < 0:
+            self.free(sandbox)
+            return
+        with contextlib.suppress(OSError):
+            sandbox.sock.shutdown(socket.SHUT_WR)
+
+    def free(self, sandbox: Sandbox) -> None:
+        """Give up all that is left of a sandbox that has ended."""
+        if sandbox.mounts >= 0:
+            os.close(sandbox.mounts)
+            sandbox.mounts = -1
+        if sandbox.user_namespace >= 0:
+            os.close(sandbox.user_namespace)
+            sandbox.user_namespace = -1
+        if sandbox.group is not None and self.cgroups is not None:
+            self.cgroups.discard(sandbox.group)
+            self.with_groups.discard(sandbox)
+            sandbox.group = None
         self.forget(sandbox.sock.fileno())
         sandbox.sock.close()
+
+    def finish(self) -> None:
+        """Remove the control groups, which outlive processes, and so wait for the end of those."""
+        if self.cgroups is None:
+            return
+        if any(sandbox.group for sandbox in self.sandboxes.values()):
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(LAST_S)  # should something not end, the next launcher sweeps
+            for sandbox in self.sandboxes.values():
+                self.kill(sandbox)
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.waitpid(-1, 0)
+        for sandbox in tuple(self.with_groups):
+            self.free(sandbox)
+        self.cgroups.close()
 
 
 def fork_by_another(init_fd: int) -> int:
@@ -422,7 +557,11 @@ def main() -> None:
         enter_user_namespace()
     gc.disable()  # forks then share their pages, and nothing here makes cycles that last
     gc.freeze()
-    Launcher(control, int(sys.argv[2])).run()
+    launcher = Launcher(control, int(sys.argv[2]))
+    try:
+        launcher.run()
+    finally:
+        launcher.finish()
 
 
 main()

@@ -27,6 +27,18 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 
+OPEN_TREE_CLONE = 1
+AT_RECURSIVE = 0x8000
+
+# The same on every architecture: these calls came after the tables were made one.
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_MOUNT_SETATTR = 442
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOUNT_ATTR_IDMAP = 0x00100000
+
 _PR_SET_DUMPABLE = 4
 _PR_SET_SECCOMP = 22
 _PR_CAPBSET_DROP = 24
@@ -44,6 +56,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # Made once: a ctypes array type costs more to make than the call that it is for.
 _CapabilityHeader = ctypes.c_uint32 * 2
 _CapabilityData = ctypes.c_uint32 * 6
+_MountAttributes = ctypes.c_uint64 * 4
 
 
 class _BpfProgram(ctypes.Structure):
@@ -72,6 +85,34 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     path = target.encode("utf-8", "surrogateescape")
     result = _libc.mount(arguments[0], path, arguments[1], ctypes.c_ulong(flags), arguments[2])
     _check(result, f"mount {target}")
+
+
+def open_tree(path: str, flags: int = 0) -> int:
+    """Copy the mount at a path, and return a descriptor of the copy, which has no place yet."""
+    number = ctypes.c_long(_SYS_OPEN_TREE)
+    flags |= OPEN_TREE_CLONE | os.O_CLOEXEC
+    fd: int = _libc.syscall(number, _AT_FDCWD, path.encode(), ctypes.c_uint(flags))
+    if fd < 0:
+        _check(-1, f"open_tree {path}")
+    return fd
+
+
+def move_mount(fd: int, path: str) -> None:
+    """Give a mount that ``open_tree`` has returned a place, and close its descriptor."""
+    number = ctypes.c_long(_SYS_MOVE_MOUNT)
+    target = path.encode()
+    flags = _MOVE_MOUNT_F_EMPTY_PATH
+    _check(_libc.syscall(number, fd, b"", _AT_FDCWD, target, flags), f"move_mount {path}")
+    os.close(fd)
+
+
+def map_owners(fd: int, user_namespace: int) -> None:
+    """Show the files of a mount that has no place yet as a user namespace maps their owners."""
+    attributes = _MountAttributes(_MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+    number = ctypes.c_long(_SYS_MOUNT_SETATTR)
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    result = _libc.syscall(number, fd, b"", _AT_EMPTY_PATH, ctypes.byref(attributes), size)
+    _check(result, "mount_setattr: mapping the owners of an image's files")
 
 
 def _prctl(option: int, value: object, what: str) -> None:
@@ -111,10 +152,17 @@ def set_capabilities(mask: int) -> None:
     _check(_libc.capset(header, data), "capset")
 
 
+# What Python ignores itself, and what the owner was told to ignore, by nohup or a CI runner.
+_IGNORED = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD} | {
+    number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN
+}
+
+
 def reset_signals() -> None:
-    """Undo what Python ignores: a program would inherit it."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+    """Undo what is ignored or blocked: a program would inherit it."""
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def install_seccomp(program: bytes) -> None:

@@ -28,3 +28,11 @@ def load(data: bytes, fds: list[int]) -> dict:
             data = file.read()
     request: dict = json.loads(data)
     return request
+
+
+def pass_file(sock: socket.socket, message: dict, fd: int) -> None:
+    """Send a message, with a descriptor unless that is -1."""
+    ancillary = []
+    if fd >= 0:
+        ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd])))
+    sock.sendmsg([json.dumps(message).encode()], ancillary)

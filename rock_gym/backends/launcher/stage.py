@@ -10,9 +10,12 @@ disk, and nothing has to be unmounted.
 import fcntl
 import os
 import resource
+from typing import NamedTuple
 
+import cgroups
 import inside
 import linux
+import overlay
 
 STAGE = "/sys"
 ROOT = f"{STAGE}/root"
@@ -75,29 +78,39 @@ def _build(plan: dict) -> None:
     os.umask(0o022)
     os.mkdir(WRITABLE)
     os.mkdir(ROOT)
+    if "layers" in plan:
+        overlay.bind_layers(plan["layers"])
+        os.mkdir(overlay.DEVICES)
+        _build_devices(overlay.DEVICES, plan)
+        return
     linux.mount(ROOT, ROOT, "", linux.MS_BIND)
     for path in plan["directories"]:
         os.makedirs(ROOT + path, exist_ok=True)
-    for path, target in plan["links"]:
-        os.symlink(target, ROOT + path)
     for path, text in plan["files"]:
         with open(ROOT + path, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
-    for path, code in plan["programs"]:
-        with open(ROOT + path, "wb") as file:
-            file.write(bytes.fromhex(code))
-        os.chmod(ROOT + path, 0o755)
+    _add_own(plan, ROOT)
     for source, path in plan["binds"]:
         _bind(source, STAGE + path)
     for text, path in plan["covers"]:
         _cover(text, STAGE + path)
-    _build_devices()
+    _build_devices(f"{ROOT}/dev", {})
     linux.mount("", ROOT, "", _READ_ONLY)
 
 
-def _build_devices() -> None:
+def _add_own(plan: dict, root: str) -> None:
+    """Add the links and programs of ours that a plan names."""
+    for path, target in plan.get("links", ()):
+        os.makedirs(os.path.dirname(root + path), exist_ok=True)
+        os.symlink(target, root + path)
+    for path, code in plan.get("programs", ()):
+        with open(root + path, "wb") as file:
+            file.write(bytes.fromhex(code))
+        os.chmod(root + path, 0o755)
+
+
+def _build_devices(device: str, plan: dict) -> None:
     """Make ``/dev``: what programs cannot do without, and places for pts and shm."""
-    device = f"{ROOT}/dev"
     linux.mount("tmpfs", device, "tmpfs", _PLAIN, "size=64k,mode=0755")
     for name in _DEVICES:
         with open(f"{device}/{name}", "w"):
@@ -108,6 +121,7 @@ def _build_devices() -> None:
         os.symlink(target, f"{device}/{name}")
     os.mkdir(f"{device}/pts")
     os.mkdir(f"{device}/shm")
+    _add_own(plan, device)
     linux.mount("", device, "", _READ_ONLY)
 
 
@@ -136,19 +150,39 @@ def _cover(text: str, target: str) -> None:
 # The child that becomes bwrap
 
 
-def run_bwrap(request: dict, template: Template, fds: list[int]) -> None:
+class Place(NamedTuple):
+    """Where a sandbox starts.
+
+    Attributes:
+        template: What its image is.
+        mounts: The namespace that an earlier run of it has left, or -1.
+        doors: What to write to to join its control groups.
+        user_namespace: Of its range of ids, or -1.
+    """
+
+    template: Template
+    mounts: int
+    doors: list[str]
+    user_namespace: int
+
+
+def run_bwrap(request: dict, place: Place, fds: list[int]) -> None:
     """Become bwrap. Never returns; what goes wrong stands on standard error.
 
     Args:
         request: The owner's request.
-        template: What the sandbox starts from.
+        place: Where the sandbox starts.
         fds: What bwrap finds at 0, 1, 2, ...; its arguments name those numbers.
     """
     try:
         for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]):
             os.dup2(fd, number)
-        _enter_copy(template)
-        _make_writable(request)
+        cgroups.join(place.doors)
+        if place.mounts >= 0:
+            linux.setns(place.mounts, linux.CLONE_NEWNS)
+        else:
+            _enter_copy(place.template)
+            _make_writable(request, place.user_namespace)
         _become(request["kuid"])
         linux.reset_signals()
         # An empty environment: bwrap's own would stay readable in /proc/1/environ.
@@ -164,14 +198,18 @@ def _enter_copy(template: Template) -> None:
     linux.unshare(linux.CLONE_NEWNS)
 
 
-def _make_writable(request: dict) -> None:
+def _make_writable(request: dict, user_namespace: int) -> None:
     # Bounded in files, too: empty ones cost kernel memory that a size does not limit.
     options = f"size={request['size']},nr_inodes={max(1024, request['size'] // 4096)},mode=0755"
     linux.mount("tmpfs", WRITABLE, "tmpfs", _PLAIN, options)
+    device = overlay.DEVICES if "layers" in request else f"{ROOT}/dev"
     shm = f"size={request['shm_size']},nr_inodes=16384,mode=1777"
-    linux.mount("tmpfs", f"{ROOT}/dev/shm", "tmpfs", _PLAIN, shm)
+    linux.mount("tmpfs", f"{device}/shm", "tmpfs", _PLAIN, shm)
     pts = linux.MS_NOSUID | linux.MS_NOEXEC
-    linux.mount("devpts", f"{ROOT}/dev/pts", "devpts", pts, "newinstance,ptmxmode=0666,mode=620")
+    linux.mount("devpts", f"{device}/pts", "devpts", pts, "newinstance,ptmxmode=0666,mode=620")
+    if "layers" in request:
+        overlay.make_root(request, user_namespace)
+        return
     kuid = request["kuid"]
     os.umask(0)
     for path, mode in request["writable"]:
