@@ -13,7 +13,8 @@ from rock_gym._version import __version__
 from rock_gym.registration import make, register_all
 
 if TYPE_CHECKING:
-    from rock_gym.envs.gem_env import EnvClosed, GemEnv, ResetNeeded
+    from rock_gym.envs.gem_env import GemEnv
+    from rock_gym.envs.misuse import EnvClosed, ResetNeeded
     from rock_gym.errors import (
         BackendUnavailable,
         CommandFailed,
@@ -69,9 +70,9 @@ __all__ = [
 
 # Where the names live that are imported when they are first used. The rest are errors.
 _HOMES = {
-    "EnvClosed": "envs.gem_env",
+    "EnvClosed": "envs.misuse",
     "GemEnv": "envs.gem_env",
-    "ResetNeeded": "envs.gem_env",
+    "ResetNeeded": "envs.misuse",
     "Sandbox": "sandbox",
     "SandboxPool": "pool",
 }

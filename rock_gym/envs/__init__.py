@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rock_gym.envs.actions import sample_action
-    from rock_gym.envs.gem_env import EnvClosed, GemEnv, ResetNeeded
+    from rock_gym.envs.gem_env import GemEnv
+    from rock_gym.envs.misuse import EnvClosed, EpisodeOver, ResetNeeded
     from rock_gym.envs.spaces import ActionText, Unicode
-    from rock_gym.envs.vector_env import EpisodeOver, SandboxVectorEnv
+    from rock_gym.envs.vector_env import SandboxVectorEnv
 
 __all__ = [
     "ActionText",
@@ -27,10 +28,10 @@ __all__ = [
 
 _HOMES = {
     "ActionText": "spaces",
-    "EnvClosed": "gem_env",
-    "EpisodeOver": "vector_env",
+    "EnvClosed": "misuse",
+    "EpisodeOver": "misuse",
     "GemEnv": "gem_env",
-    "ResetNeeded": "gem_env",
+    "ResetNeeded": "misuse",
     "SandboxVectorEnv": "vector_env",
     "Unicode": "spaces",
     "sample_action": "actions",

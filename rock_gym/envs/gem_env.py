@@ -11,6 +11,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -25,7 +26,9 @@ from rock_gym.envs.arguments import (
     check_imports,
     check_timeout,
 )
+from rock_gym.envs.misuse import EnvClosed, ResetNeeded
 from rock_gym.envs.spaces import ActionText, Unicode
+from rock_gym.envs.texts import compose
 from rock_gym.errors import (
     EnvError,
     ResetTimeout,
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
 
     from rock_gym.sandbox import Sandbox
 
-__all__ = ["EnvClosed", "GemEnv", "ResetNeeded"]
+__all__ = ["GemEnv"]
 
 _SEEDS = 2**32
 _GONE = (SandboxLost, SandboxClosed)
@@ -59,14 +62,6 @@ _GONE = (SandboxLost, SandboxClosed)
 # Workers that a forked child finds in its memory belong to its parent. They are kept here, because
 # what they do when they are collected would be done to the parent's sandbox.
 _INHERITED: list[EnvWorker] = []
-
-
-class ResetNeeded(RockGymError, gym.error.ResetNeeded):
-    """Raised when step or render is called with no episode under way: call ``reset`` first."""
-
-
-class EnvClosed(RockGymError, gym.error.ClosedEnvironmentError):
-    """Raised when an environment is used after ``close``: make a new one."""
 
 
 class GemEnv(gym.Env[str, str], EzPickle):
@@ -231,9 +226,13 @@ class GemEnv(gym.Env[str, str], EzPickle):
         """Return what ``draw_seed(None)`` would, without drawing."""
         return int(copy.deepcopy(self.np_random).integers(_SEEDS))
 
-    def lease(self, timeout_s: float | None) -> EnvWorker:
-        """Lease a worker, which is the caller's until ``adopt``. From any thread."""
-        return lease_worker(self._config, self._find_pool(), self._envs_per_sandbox, timeout_s)
+    def lease(self, timeout_s: float | None, many: bool = False) -> EnvWorker:
+        """Lease a worker, one of many or not, which is not this environment's until ``adopt``.
+
+        From any thread.
+        """
+        config = replace(self._config, many=many)
+        return lease_worker(config, self._find_pool(), self._envs_per_sandbox, timeout_s)
 
     def adopt(self, worker: EnvWorker | None) -> None:
         """Play by this worker from now on. The old one is the caller's."""
@@ -241,7 +240,7 @@ class GemEnv(gym.Env[str, str], EzPickle):
 
     def began(self, reply: ResetReply, gem_seed: int) -> tuple[str, dict[str, Any]]:
         """Return what reset returns, made of the worker's reply."""
-        text = self._check_length(self._compose(reply.observation, reply.info))
+        text = self._check_length(compose(reply.observation, reply.info))
         self._rules = self._text = text
         self._in_episode = True
         info = dict(reply.info)
@@ -275,7 +274,7 @@ class GemEnv(gym.Env[str, str], EzPickle):
 
     def stepped(self, reply: StepReply) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Return what step returns, made of the worker's reply."""
-        self._text = self._check_length(self._compose(reply.observation, reply.info))
+        self._text = self._check_length(compose(reply.observation, reply.info))
         terminated, truncated = bool(reply.terminated), bool(reply.truncated)
         self._in_episode = not (terminated or truncated)
         info = dict(reply.info)
@@ -342,15 +341,6 @@ class GemEnv(gym.Env[str, str], EzPickle):
         from rock_gym.envs.render import draw_text
 
         return draw_text(self._text)
-
-    def _compose(self, text: str, info: dict[str, Any]) -> str:
-        parts = [info.get("prefix"), text, info.get("suffix")]
-        composed = ""
-        for part in parts:
-            if isinstance(part, str) and part:
-                gap = "\n" if composed and not composed.endswith("\n") else ""
-                composed = f"{composed}{gap}{part}"
-        return composed
 
     def _check_length(self, text: str) -> str:
         limit = self.observation_space.max_length  # type: ignore[attr-defined]

@@ -18,9 +18,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import iterate
 
-from rock_gym.envs.gem_env import EnvClosed, ResetNeeded
+from rock_gym.envs.misuse import EnvClosed, EpisodeOver, ResetNeeded
 from rock_gym.envs.vector_arguments import check_mode, check_steps, split_options, spread_seed
 from rock_gym.envs.vector_async import AsyncHalves
+from rock_gym.envs.vector_calls import Calls
 from rock_gym.envs.vector_infos import merge_infos
 from rock_gym.envs.vector_players import Cast, cast_functions, cast_gem
 from rock_gym.envs.vector_poller import Poller
@@ -33,18 +34,14 @@ from rock_gym.envs.vector_spaces import (
 )
 from rock_gym.errors import SpecError
 
-__all__ = ["EpisodeOver", "SandboxVectorEnv"]
+__all__ = ["SandboxVectorEnv"]
 
 _CLOSE_S = 4.0
 
 Batch = tuple[Any, Any, Any, Any, dict[str, Any]]
 
 
-class EpisodeOver(ResetNeeded, AssertionError):
-    """Raised when a finished episode is stepped and autoreset is disabled: reset it first."""
-
-
-class SandboxVectorEnv(AsyncHalves, VectorEnv[Any, Any, Any]):
+class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: ignore[misc]
     """GEM environments in sandboxes, or any gymnasium environments in threads, as one.
 
     A fault of one environment (a limit, a crash, a sandbox that died) ends its episode as
@@ -148,21 +145,6 @@ class SandboxVectorEnv(AsyncHalves, VectorEnv[Any, Any, Any]):
         check_spaces(envs, self.single_observation_space, self.single_action_space, mode == "same")
         self.action_space = batch_actions(envs)
         self._batch_observations = make_batcher(self.single_observation_space, copy)
-
-    @property
-    def envs(self) -> list[gym.Env[Any, Any]]:
-        """The environments. Look, but let nothing but this vector step or reset them."""
-        return [player.env for player in self._players]
-
-    @property  # type: ignore[misc]
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
-        """Each environment's generator."""
-        return self.get_attr("np_random")
-
-    @property
-    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The seed of each environment's generator."""
-        return self.get_attr("np_random_seed")
 
     # All at once
 
@@ -321,7 +303,7 @@ class SandboxVectorEnv(AsyncHalves, VectorEnv[Any, Any, Any]):
 
     def _gather(self, enough: Callable[[], bool], until: float | None = None) -> None:
         """Take in answers as they come, until there are enough or time is up."""
-        slots, wait = self._slots, self._poller.wait
+        slots, ready, wait = self._slots, self._ready, self._poller.wait
         end = math.inf if until is None else until
         while not enough():
             now = time.monotonic()
@@ -333,8 +315,11 @@ class SandboxVectorEnv(AsyncHalves, VectorEnv[Any, Any, Any]):
                 slot = slots[number]
                 if not slot.pending:
                     slot.player.ignore()
-                else:
-                    self._note(number, slot, slot.advance())
+                elif slot.advance():
+                    self._awaited -= 1
+                    ready.append(number)
+                elif slot.player.deadline < self._next_deadline:
+                    self._next_deadline = slot.player.deadline
             if now >= end:
                 return
 
@@ -407,42 +392,6 @@ class SandboxVectorEnv(AsyncHalves, VectorEnv[Any, Any, Any]):
             if slot.obs is None and self._texts:
                 raise ResetNeeded("step() without an episode under way: call reset() first")
         return given
-
-    # The rest of gymnasium's face
-
-    def render(self) -> tuple[Any, ...]:
-        """Return each environment's ``render()``."""
-        return self.call("render")
-
-    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Call a method of each environment, or get its attribute."""
-        self._check_open()
-        waiting = [player.call(name, args, kwargs) for player in self._players]
-        return tuple([result() for result in waiting])
-
-    def get_attr(self, name: str) -> tuple[Any, ...]:
-        """Get an attribute of each environment."""
-        return self.call(name)
-
-    def set_attr(self, name: str, values: Any) -> None:
-        """Set an attribute of each environment: one value for all, or a list of one for each.
-
-        Raises:
-            ValueError: If the list has another length.
-        """
-        self._check_open()
-        if not isinstance(values, (list, tuple)):
-            values = [values] * self.num_envs
-        if len(values) != self.num_envs:
-            raise ValueError(
-                f"{len(values)} values for {self.num_envs} environments: give one for each"
-            )
-        waiting = [
-            player.set_attr(name, value)
-            for player, value in zip(self._players, values, strict=True)
-        ]
-        for result in waiting:
-            result()
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """Close all environments and give up their sandboxes.

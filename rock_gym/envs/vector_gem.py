@@ -112,7 +112,9 @@ class GemPlayer:
                 self._poller.post,
                 self._number,
             )
-            self._lease = self._leases.request(lambda: env.lease(timeout_s), lambda: post(number))
+            self._lease = self._leases.request(
+                lambda: env.lease(timeout_s, many=True), lambda: post(number)
+            )
 
     def _begin_clock(self) -> None:
         limit_s = math.inf if self._reset_timeout_s is None else self._reset_timeout_s

@@ -162,7 +162,8 @@ class Slot:
 
     def send_step(self, action: Any) -> bool:
         """Ask for a step, or after the end of an episode for a reset; True if a row is there."""
-        self._expect_row()
+        self.pending = True
+        self.final = self._fault = self.error = self.failure = None
         if self.over:
             return self._reset(None, None)
         self._stepping = True
@@ -171,7 +172,8 @@ class Slot:
 
     def send_reset(self, seed: int | None, options: dict[str, Any] | None) -> bool:
         """Ask for a reset, whatever else was under way; True if a row is there already."""
-        self._expect_row()
+        self.pending = True
+        self.final = self._fault = self.error = self.failure = None
         return self._reset(seed, options)
 
     def advance(self) -> bool:
@@ -196,10 +198,6 @@ class Slot:
         obs, info = self.final
         return {"final_obs": obs, "final_info": info, **self.info}
 
-    def _expect_row(self) -> None:
-        self.pending = True
-        self.final = self._fault = self.error = self.failure = None
-
     def _reset(self, seed: int | None, options: dict[str, Any] | None) -> bool:
         self._stepping = False
         fault = self.player.send_reset(seed, options)
@@ -209,7 +207,10 @@ class Slot:
         self.obs, self.reward, self.terminated, truncated, self.info = answer
         self._elapsed += 1
         self.truncated = truncated or self._elapsed >= self._limit
-        return self._ended() if self.terminated or self.truncated else self._finish()
+        if self.terminated or self.truncated:
+            return self._ended()
+        self.pending = False
+        return True
 
     def _ended(self) -> bool:
         self.over = True

@@ -129,7 +129,7 @@ class HostChannel(Generic[T]):
             WireError: If what came is no message.
         """
         frames = self._frames
-        message = frames.take() if frames else None
+        message = frames.take() if frames.rest else None
         deadline = None
         while message is None:
             if not self._poll.poll(_milliseconds(timeout_s)):
@@ -154,7 +154,7 @@ class HostChannel(Generic[T]):
         Cheaper than ``receive``: nothing is polled.
         """
         frames = self._frames
-        message = frames.take() if frames else None
+        message = frames.take() if frames.rest else None
         while message is None:
             try:
                 data = self._recv()

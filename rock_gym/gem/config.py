@@ -31,6 +31,7 @@ class EnvConfig:
         dataset: Rows, or the path of a JSON or Parquet file. A file that is here is copied into
             the sandbox; else the path is one inside. Never let a stranger choose it.
         guest_python: The interpreter that GEM runs on; None to choose.
+        many: Whether it is one of many that are asked at once, for which it waits its turn.
     """
 
     gem_id: str
@@ -39,6 +40,7 @@ class EnvConfig:
     python_path: Sequence[str] = ()
     dataset: str | os.PathLike[str] | Sequence[Mapping[str, Any]] | None = None
     guest_python: str | None = None
+    many: bool = False
 
     def request(self, guest: Guest) -> wire.Make:
         """Return what the environment's process is told, and place its data set in the sandbox.
@@ -53,6 +55,7 @@ class EnvConfig:
             tuple(self.imports),
             tuple(map(os.fspath, self.python_path)),
             self._place_dataset(guest),
+            self.many,
         )
         try:
             wire.encode(made)

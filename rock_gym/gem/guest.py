@@ -193,8 +193,6 @@ def _run_environment(sock: socket.socket, control: _Control, guest: int, run_dir
             os._exit(1)
         # Left ignored, it would make every subprocess look as if it had ended well.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # Woken up, it waits for its turn and does not interrupt who is about to wake up others.
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         control.close()
         channel = wire.Channel(sock, wire.ENV_REQUESTS)
         channel.send(wire.Hello())
@@ -218,7 +216,7 @@ def _serve(channel: wire.Channel[wire.EnvRequest], run_dir: str) -> None:
         request = channel.receive()
         reply: wire.EnvReply | None = None
         try:
-            if isinstance(request, wire.Step):
+            if type(request) is wire.Step:
                 reply = environment.step(request.action)
             elif isinstance(request, wire.Reset):
                 reply = environment.reset(request.seed)
@@ -249,6 +247,9 @@ class _Environment:
 
     def make(self, request: wire.Make) -> None:
         self._gem_id = request.gem_id
+        if request.many:
+            # Woken up, it waits for its turn, and does not interrupt who is about to wake others.
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         sys.path[:0] = request.python_path
         for name in request.imports:
             _import_users(name)

@@ -84,6 +84,7 @@ class Make(msgspec.Struct, tag=True, frozen=True):
         imports: Modules to import first, because they register environments.
         python_path: Directories to find them in.
         dataset: The path of a JSON or Parquet file with rows, or None.
+        many: Whether the process is one of many that are asked at once.
     """
 
     gem_id: str
@@ -91,6 +92,7 @@ class Make(msgspec.Struct, tag=True, frozen=True):
     imports: tuple[str, ...] = ()
     python_path: tuple[str, ...] = ()
     dataset: str | None = None
+    many: bool = False
 
 
 class Reset(msgspec.Struct, tag=True, frozen=True):
@@ -211,8 +213,15 @@ def decode(decoder: msgspec.msgpack.Decoder[T], data: bytes | memoryview) -> T:
     """
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
-        raise WireError(f"not a valid message: {str(error)[:2000]}") from None
+    except _INVALID as error:
+        raise _invalid(error) from None
+
+
+_INVALID = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
+
+
+def _invalid(error: Exception) -> WireError:
+    return WireError(f"not a valid message: {str(error)[:2000]}")
 
 
 class Frames(Generic[T]):
@@ -224,11 +233,8 @@ class Frames(Generic[T]):
 
     def __init__(self, decoder: msgspec.msgpack.Decoder[T]) -> None:
         self._decoder = decoder
-        self._buffer = bytearray()
-
-    def __bool__(self) -> bool:
-        """Whether there are bytes that no message was made of yet."""
-        return bool(self._buffer)
+        # Empty unless there are bytes that no message was made of yet.
+        self.rest = bytearray()
 
     def take(self, data: bytes = b"") -> T | None:
         """Add what was read, and return the next message once it is complete, else None.
@@ -236,12 +242,15 @@ class Frames(Generic[T]):
         Raises:
             WireError: If it is too large, or not a valid message.
         """
-        buffer = self._buffer
+        buffer = self.rest
         if not buffer:
             # In the common case one read is one frame.
             size = len(data) - _HEADER_BYTES
             if size >= 0 and size == int.from_bytes(data[:_HEADER_BYTES], "big"):
-                return decode(self._decoder, memoryview(data)[_HEADER_BYTES:])
+                try:
+                    return self._decoder.decode(memoryview(data)[_HEADER_BYTES:])
+                except _INVALID as error:
+                    raise _invalid(error) from None
         buffer += data
         if len(buffer) < _HEADER_BYTES:
             return None
@@ -284,7 +293,7 @@ class Channel(Generic[T]):
             EOFError: If the host is gone.
         """
         frames = self._frames
-        message = frames.take() if frames else None
+        message = frames.take() if frames.rest else None
         while message is None:
             message = frames.take(self._read())
         return message

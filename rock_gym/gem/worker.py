@@ -416,7 +416,7 @@ class EnvWorker:
         try:
             with self._using:
                 if not wait:
-                    taken = channel.take_greeted()
+                    taken = channel.take() if channel.greeted else channel.take_greeted()
                     return None if taken is None else self._accept(taken)
                 reply = channel.receive(timeout_s) if channel.greeted else channel.greet(timeout_s)
             return self._accept(reply)

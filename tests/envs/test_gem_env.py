@@ -23,6 +23,7 @@ from gymnasium.vector import AutoresetMode
 import rock_gym
 from rock_gym.envs import EnvClosed, GemEnv, ResetNeeded
 from rock_gym.envs.render import FRAME_SHAPE, draw_text
+from rock_gym.envs.texts import compose
 from rock_gym.errors import (
     EnvError,
     EnvUnavailable,
@@ -236,7 +237,7 @@ class TestEpisode:
         ],
     )
     def test_parts_are_put_together_by_lines(self, info: dict[str, Any], composed: str) -> None:
-        assert GemEnv(GEM_ID)._compose("t", info) == composed
+        assert compose("t", info) == composed
 
     def test_terminated_wins(self) -> None:
         with GemEnv(GEM_ID) as env:

@@ -266,6 +266,8 @@ class TestOthers:
             without = infos["_fault"].tolist()
             assert sum(without) == 1
             assert infos["fault"][without.index(True)] == "pool_exhausted"
+            for player in envs._players:
+                player._reset_timeout_s = 0.2  # type: ignore[attr-defined]
             _, rewards, _, truncated, infos = envs.step(["go"] * NUMBER)
             assert truncated.tolist() == without
             assert rewards.tolist() == [0.0 if absent else 0.5 for absent in without]

@@ -93,7 +93,7 @@ class TestMessages:
                 got.append(message)
                 message = frames.take()
         assert got == [wire.Step(text) for text in texts]
-        assert not frames
+        assert not frames.rest
 
     def test_what_is_too_large_is_not_sent(self) -> None:
         with pytest.raises(wire.WireError, match="above the limit"):

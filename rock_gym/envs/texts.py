@@ -1,0 +1,17 @@
+"""What an agent reads, made of the parts that GEM gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["compose"]
+
+
+def compose(text: str, info: dict[str, Any]) -> str:
+    """Return GEM's text between the prefix and the suffix of its info, each on lines of its own."""
+    composed = ""
+    for part in (info.get("prefix"), text, info.get("suffix")):
+        if isinstance(part, str) and part:
+            gap = "\n" if composed and not composed.endswith("\n") else ""
+            composed = f"{composed}{gap}{part}"
+    return composed
