@@ -235,6 +235,8 @@ class _Import:
         tar = Tar(plain, self._limits)
         unpacker = Unpacker(str(path), self._draft.layers, os.geteuid() == 0)
         unpacker.run(tar)
+        if diff_id is None and not (tar.has_end and os.listdir(path)):
+            raise ImageError("the archive is broken off, or empty")
         if diff_id is not None and tar.digest() != diff_id:
             raise ImageError("the archive is broken: a layer has another digest than it should")
         self._architecture = self._architecture or unpacker.architecture

@@ -363,10 +363,10 @@ def _try_lock(fd: int) -> bool:
 
 def _read(path: Path) -> Image | None:
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None  # broken ones are left by a power cut, and stand for nothing
-    if value.pop("format") != _FORMAT:
+    if not isinstance(value, dict) or value.pop("format", None) != _FORMAT:
         raise ImageError(f"{path} was written by another version of rock_gym; import it again")
     value["layers"] = tuple(value["layers"])
     value["sizes"] = tuple(value["sizes"])

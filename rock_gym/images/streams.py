@@ -25,6 +25,11 @@ CHUNK_BYTES = 1 << 20
 # What the headers of one entry may take: long names and extended attributes, not files.
 _HEADER_BYTES = 4 << 20
 
+_MAX_FILE_BYTES = 1 << 60
+_BLOCK_BYTES = 512
+
+_errors: Any = tarfile  # whose stubs lack some
+
 _TOO_LONG = "the archive is hostile or broken: its headers are longer than any real ones"
 
 _GZIP, _BZIP2, _XZ, _ZSTANDARD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
@@ -137,6 +142,30 @@ class Headers:
         return self._file.tell()
 
 
+class _StrictInfo(tarfile.TarInfo):
+    """Takes for errors what tarfile takes for the truth."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictInfo:
+        """Read a header, but not one of a size below zero, by which tarfile would go back."""
+        info = super().frombuf(buf, encoding, errors)
+        _check_size(info.size)
+        return info
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _StrictInfo:
+        """Read a header; one that is none is not the end of the archive."""
+        try:
+            return super().fromtarfile(tar)
+        except (_errors.InvalidHeaderError, _errors.TruncatedHeaderError) as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
+def _check_size(size: int) -> None:
+    if not 0 <= size <= _MAX_FILE_BYTES:
+        raise ImageError(f"the archive is hostile or broken: it has something of {size} bytes")
+
+
 @contextlib.contextmanager
 def opened_tar(file: object, mode: Literal["r:", "r|"]) -> Iterator[Iterator[Entry]]:
     """Open an archive and go through its entries, with their contents if it is a stream.
@@ -145,9 +174,11 @@ def opened_tar(file: object, mode: Literal["r:", "r|"]) -> Iterator[Iterator[Ent
         ImageError: If it is broken. tarfile says so in many ways, as it trusts what it reads.
     """
     try:
-        with tarfile.open(fileobj=cast("IO[bytes]", file), mode=mode, bufsize=CHUNK_BYTES) as tar:
+        with tarfile.open(
+            fileobj=cast("IO[bytes]", file), mode=mode, bufsize=CHUNK_BYTES, tarinfo=_StrictInfo
+        ) as tar:
             yield _entries(tar, mode == "r|")
-    except (*_BROKEN, ValueError, LookupError, OverflowError) as error:
+    except (*_BROKEN, ValueError, LookupError, OverflowError, RecursionError) as error:
         if isinstance(error, RockGymError):
             raise
         raise ImageError(f"not an archive, or a broken one: {error}") from error
@@ -156,6 +187,7 @@ def opened_tar(file: object, mode: Literal["r:", "r|"]) -> Iterator[Iterator[Ent
 def _entries(tar: tarfile.TarFile, streaming: bool) -> Iterator[Entry]:
     while (entry := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined]
+        _check_size(entry.size)  # extended headers may have changed it
         yield entry, (tar.extractfile(entry) if streaming and entry.isreg() else None)
 
 
@@ -172,11 +204,18 @@ class Tar:
         self._limits = limits
         self._budget: int | None = _HEADER_BYTES
         self._digest = hashlib.sha256()
+        self._tail = b""
+
+    @property
+    def has_end(self) -> bool:
+        """Whether it ends as archives do, with a block of zeros, rather than just stops."""
+        return self._tail == bytes(_BLOCK_BYTES)
 
     def read(self, size: int = -1) -> bytes:
         """Read for tarfile: no more for the headers of one entry than those can need."""
         data = self._source.read(size)
         self._digest.update(data)
+        self._tail = (self._tail + data[-_BLOCK_BYTES:])[-_BLOCK_BYTES:]
         self._limits.take_bytes(len(data))
         if self._budget is not None:
             self._budget -= len(data)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from collections.abc import Callable
 
 # Deeper than any real image; what goes through trees recursively needs a bound.
 MAX_DEPTH = 256
+_REMOVE_DEPTH = 100
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -41,7 +43,10 @@ def _open(name: str, parent: int | None, flags: int, right: Callable[[int], bool
 
 
 def remove(name: str, parent: int | None = None) -> None:
-    """Remove a file, or a directory with all that is in it. What is not there is fine."""
+    """Remove a file, or a directory with all that is in it. What is not there is fine.
+
+    Through links an archive can build trees of any depth, so what lies deep is moved up first.
+    """
     try:
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
     except FileNotFoundError:
@@ -49,12 +54,36 @@ def remove(name: str, parent: int | None = None) -> None:
     if not stat.S_ISDIR(mode):
         os.unlink(name, dir_fd=parent)
         return
-    if mode & stat.S_IRWXU != stat.S_IRWXU:
-        os.chmod(name, 0o700, dir_fd=parent)
-    fd = os.open(name, _DIRECTORY, dir_fd=parent)
+    root = _open_to_empty(name, parent)
     try:
-        for child in os.listdir(fd):
-            remove(child, fd)
+        while children := os.listdir(root):
+            for child in children:
+                _remove(child, root, root, 1)
+    finally:
+        os.close(root)
+    os.rmdir(name, dir_fd=parent)
+
+
+def _remove(name: str, parent: int, root: int, depth: int) -> None:
+    """Remove what is in the tree of ``root``; its deep parts go to ``root`` itself, for later."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=parent)
+        return
+    fd = _open_to_empty(name, parent)
+    try:
+        if depth == _REMOVE_DEPTH:
+            for child in os.listdir(fd):
+                os.rename(child, f".{secrets.token_hex(16)}", src_dir_fd=fd, dst_dir_fd=root)
+        else:
+            for child in os.listdir(fd):
+                _remove(child, fd, root, depth + 1)
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=parent)
+
+
+def _open_to_empty(name: str, parent: int | None) -> int:
+    mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+    if mode & stat.S_IRWXU != stat.S_IRWXU:
+        os.chmod(name, 0o700, dir_fd=parent)
+    return os.open(name, _DIRECTORY, dir_fd=parent)

@@ -138,6 +138,8 @@ class Unpacker:
         self, parent: int, parts: list[str], entry: tarfile.TarInfo, content: IO[bytes] | None
     ) -> None:
         name = parts[-1]
+        if "\0" in entry.linkname:
+            raise ImageError(f"the archive is hostile or broken: it links to {entry.linkname!r}")
         if entry.isdir():
             self._make_folder(parent, name, "/".join(parts), entry)
             return
@@ -339,5 +341,8 @@ def _id(number: int) -> int:
 
 
 def _times(entry: tarfile.TarInfo) -> tuple[int, int]:
-    moment = max(0, min(int(entry.mtime * 10**9), 2**62))
+    try:
+        moment = max(0, min(int(entry.mtime * 10**9), 2**62))
+    except (ValueError, OverflowError):  # archives can say "nan" and "inf"
+        moment = 0
     return moment, moment
