@@ -6,57 +6,53 @@ caller's path. Default pools are shared by all environments of a process that as
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import logging
 import os
-import threading
 import time
 import warnings
 import weakref
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rock_gym.backends import get_backend
 from rock_gym.backends.base import Backend
-from rock_gym.errors import PoolClosed, PoolExhausted, RockGymError, SpecError
+from rock_gym.errors import RockGymError, SpecError, StartFailed
+from rock_gym.fanout import FanOut
 from rock_gym.sandbox import Sandbox
 from rock_gym.shell import check_timeout
 from rock_gym.spec import SandboxSpec
+from rock_gym.stock import Exhaustion, Limits, PoolStatistics, Stock
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-_log = logging.getLogger("rock_gym")
+__all__ = ["Leases", "PoolStatistics", "SandboxPool"]
 
-_FIRST_RETRY_S = 0.1
-_LAST_RETRY_S = 10.0
+# So many in a row that verify= does not like, and it is verify= that is wrong.
+_MAX_REFUSED = 3
 
-
-@dataclass(frozen=True, slots=True)
-class PoolStatistics:
-    """What a pool holds and has done.
-
-    Attributes:
-        leased: Sandboxes handed out and not yet given back.
-        idle: Warm spares.
-        starting: Sandboxes on their way up.
-        waiting: Callers in ``acquire``.
-        started: Sandboxes started since the pool was made.
-        failed: Starts that failed.
-    """
-
-    leased: int
-    idle: int
-    starting: int
-    waiting: int
-    started: int
-    failed: int
+_UNCHANGED: Any = object()
 
 
-class SandboxPool:
+class Leases(list[Sandbox]):
+    """Sandboxes leased together. A context manager: leaving it gives all of them back."""
+
+    def __enter__(self) -> Leases:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for sandbox in self:
+            sandbox.release()
+
+
+class SandboxPool(Stock, FanOut):
     """Hands out sandboxes of one kind.
 
     A context manager: leaving it ends all its sandboxes. All methods may be called from any
@@ -66,7 +62,15 @@ class SandboxPool:
         image: The image; None means the backend's default.
         backend: ``"auto"``, a backend's name, or a backend.
         min_idle: Spares that are kept warm.
-        max_size: Sandboxes alive at once, spares included; None for no limit.
+        max_size: Sandboxes alive at once, spares and those being ended included; None for no
+            limit but the machine's memory.
+        exhausted: What ``acquire`` does when there is no spare and no room: ``"wait"`` for its
+            turn, ``"fail"`` at once, or ``"grow"`` beyond ``max_size``.
+        max_starting: Sandboxes that are started at the same time.
+        reserve: Whether each sandbox's whole ``memory`` is set aside for it. Otherwise limits are
+            ceilings, and another sandbox is started while the machine has free memory.
+        verify: Called with a sandbox before it is handed out; one for which it is false, or that
+            it raises a ``RockGymError`` for, is replaced. Starts count in the caller's timeout.
         cpus: As for ``Sandbox.start``, like all that follow.
         memory: As for ``Sandbox.start``.
         disk: As for ``Sandbox.start``.
@@ -88,6 +92,10 @@ class SandboxPool:
         backend: str | Backend = "auto",
         min_idle: int = 0,
         max_size: int | None = None,
+        exhausted: Exhaustion = "wait",
+        max_starting: int | None = None,
+        reserve: bool = False,
+        verify: Callable[[Sandbox], object] | None = None,
         cpus: int | float | str | None = None,
         memory: int | float | str | None = None,
         disk: int | float | str | None = None,
@@ -106,7 +114,10 @@ class SandboxPool:
             env=env,
             read_only=read_only,
         )
-        self._setup(spec, backend, min_idle, max_size)
+        starting = max(4, os.cpu_count() or 1) if max_starting is None else max_starting
+        self._begin(spec, backend, Limits(min_idle, max_size, starting, reserve))
+        self._exhausted = _check_exhausted(exhausted)
+        self._verify = verify
 
     @classmethod
     def from_spec(
@@ -119,50 +130,36 @@ class SandboxPool:
     ) -> SandboxPool:
         """Make a pool of a spec; raises as the constructor."""
         pool = cls.__new__(cls)
-        pool._setup(spec, backend, min_idle, max_size)
+        pool._begin(spec, backend, Limits(min_idle, max_size, max(4, os.cpu_count() or 1)))
         return pool
 
-    def _setup(
-        self, spec: SandboxSpec, backend: str | Backend, min_idle: int, max_size: int | None
-    ) -> None:
-        _check_sizes(min_idle, max_size)
-        self.spec = spec
-        self._backend = get_backend(backend, spec) if isinstance(backend, str) else backend
-        self._min_idle = min_idle
-        self._max_size = max_size
-        self._changed = threading.Condition()
-        self._idle: deque[Sandbox] = deque()
-        self._leased: dict[str, Sandbox] = {}
-        self._tickets: deque[object] = deque()
-        self._starting = 0
-        self._started = 0
-        self._failed = 0
-        self._closed = False
+    def _begin(self, spec: SandboxSpec, backend: str | Backend, limits: Limits) -> None:
+        if limits.reserve and spec.resources.memory_bytes is None:
+            raise SpecError("reserve=True sets each sandbox's memory aside: give memory= as well")
+        chosen = get_backend(backend, spec) if isinstance(backend, str) else backend
+        self._exhausted = "wait"
+        self._verify = None
         self._closers: list[Callable[[], None]] = []
-        self._owner = os.getpid()
-        self._wanted = threading.Event()
-        self._refiller: threading.Thread | None = None
-        _pools.add(self)
-        if min_idle:
-            self._wake_refiller()
+        self._set_up(chosen, spec, limits)
+        live_pools.add(self)
+        with self._lock:
+            self._call_for_hands()
 
     @property
     def backend(self) -> str:
         """The name of its backend."""
         return self._backend.name
 
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed, or belongs to a process that this one was forked from."""
-        return self._closed or self._owner != os.getpid()
-
     # Leases
 
-    def acquire(self, timeout: float | None = 60.0) -> Sandbox:
+    def acquire(
+        self, timeout: float | None = 60.0, *, exhausted: Exhaustion | None = None
+    ) -> Sandbox:
         """Lease a sandbox that nobody has used before. Waiting callers are served in order.
 
         Args:
             timeout: Seconds to wait for one; None for no limit.
+            exhausted: For this call, instead of the pool's own.
 
         Returns:
             The sandbox; ``release`` gives it back, and so does leaving it as a context manager.
@@ -170,209 +167,169 @@ class SandboxPool:
         Raises:
             PoolExhausted: If none became free in time.
             PoolClosed: If the pool was closed.
-            StartFailed: If a new one did not come up.
+            StartFailed: If a new one did not come up, or none was to the liking of ``verify``.
         """
+        return self._acquire(1, timeout, exhausted)[0]
+
+    def acquire_many(
+        self, count: int, timeout: float | None = 60.0, *, exhausted: Exhaustion | None = None
+    ) -> Leases:
+        """Lease so many sandboxes at once, or none: two callers never wait for each other's half.
+
+        Args:
+            count: How many.
+            timeout: Seconds to wait for them; None for no limit.
+            exhausted: For this call, instead of the pool's own.
+
+        Returns:
+            The sandboxes; leaving the list as a context manager gives all back.
+
+        Raises:
+            SpecError: If the pool can never have so many.
+            PoolExhausted: As ``acquire``.
+            PoolClosed: As ``acquire``.
+            StartFailed: As ``acquire``.
+        """
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise SpecError(f"count is a number of sandboxes from 0, not {count!r}")
+        return self._acquire(count, timeout, exhausted) if count else Leases()
+
+    def _acquire(self, count: int, timeout: float | None, exhausted: Exhaustion | None) -> Leases:
         limit = check_timeout(timeout)
         deadline = None if limit is None else time.monotonic() + limit
-        sandbox = self._take(deadline)
-        if sandbox is None:
-            sandbox = self._start_one(deadline)
-        sandbox._on_leave = self.release
-        self._wake_refiller()
-        return sandbox
-
-    def _take(self, deadline: float | None) -> Sandbox | None:
-        """Take a spare, or the right to start one (None), when it is this caller's turn."""
-        ticket = object()
-        with self._changed:
-            self._tickets.append(ticket)
-            try:
-                while True:
-                    self._check_open()
-                    if self._tickets[0] is ticket:
-                        spare = self._pop_living()
-                        if spare is not None:
-                            self._leased[spare.id] = spare
-                            return spare
-                        if self._has_room():
-                            self._starting += 1
-                            return None
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        raise PoolExhausted(
-                            f"all {self._max_size} sandboxes of the pool are in use; release "
-                            "some, raise max_size, or wait longer"
-                        )
-                    self._changed.wait(left)
-            finally:
-                self._tickets.remove(ticket)
-                self._changed.notify_all()
-
-    def _pop_living(self) -> Sandbox | None:
-        while self._idle:
-            spare = self._idle.popleft()
-            if spare.is_alive():
-                return spare
-            spare.delete()
-        return None
-
-    def _has_room(self) -> bool:
-        alive = len(self._leased) + len(self._idle) + self._starting
-        return self._max_size is None or alive < self._max_size
-
-    def _start_one(self, deadline: float | None) -> Sandbox:
-        limit = 60.0 if deadline is None else max(0.001, deadline - time.monotonic())
+        when_exhausted = self._exhausted if exhausted is None else _check_exhausted(exhausted)
+        leases = Leases()
+        refused = 0
         try:
-            sandbox = Sandbox.from_spec(self._backend, self.spec, limit)
+            while len(leases) < count:
+                spares, missing = self._take(count - len(leases), deadline, when_exhausted)
+                leases += spares
+                self._start_missing(leases, missing, deadline)
+                if self._verify is not None and (bad := self._refuse(leases)):
+                    refused += bad
+                    if refused >= _MAX_REFUSED * count:
+                        raise StartFailed(
+                            f"verify= refused {refused} fresh sandboxes; is it right, and does "
+                            "the image have what it looks for?"
+                        )
         except BaseException:
-            with self._changed:
-                self._starting -= 1
-                self._failed += 1
-                self._changed.notify_all()
+            for sandbox in leases:
+                self._give_back(sandbox)
             raise
-        with self._changed:
-            self._starting -= 1
-            self._started += 1
-            closed = self._closed
-            if not closed:
-                self._leased[sandbox.id] = sandbox
-        if closed:
-            sandbox.delete()
-            self._check_open()
-        return sandbox
+        for sandbox in leases:
+            sandbox._on_leave = self.release
+        return leases
+
+    def _start_missing(self, leases: Leases, missing: int, deadline: float | None) -> None:
+        """Start so many sandboxes side by side and add them, those before an error as well."""
+        if missing == 1:
+            leases.append(self._start_lent(deadline))
+        elif missing:
+            with ThreadPoolExecutor(min(missing, self._limits.max_starting)) as threads:
+                tasks = [threads.submit(self._start_lent, deadline) for _ in range(missing)]
+            errors = [error for task in tasks if (error := task.exception()) is not None]
+            leases += [task.result() for task in tasks if task.exception() is None]
+            if errors:
+                raise errors[0]
+
+    def _refuse(self, leases: Leases) -> int:
+        """Give back, and take from the list, what ``verify`` does not like."""
+        bad = [sandbox for sandbox in leases if not self._is_fine(sandbox)]
+        for sandbox in bad:
+            leases.remove(sandbox)
+            self._give_back(sandbox, refused=True)
+        return len(bad)
+
+    def _is_fine(self, sandbox: Sandbox) -> bool:
+        assert self._verify is not None
+        try:
+            return bool(self._verify(sandbox))
+        except RockGymError:
+            return False
 
     def release(self, sandbox: Sandbox) -> None:
-        """Give a sandbox back. It is ended, and replaced in the background. Twice is fine.
+        """Give a sandbox back. It is ended and replaced in the background. Twice is fine.
 
         Raises:
             SpecError: If it is another pool's.
         """
-        with self._changed:
-            known = self._leased.pop(sandbox.id, None)
-            self._changed.notify_all()
-        if known is None and sandbox.state == "running":
-            raise SpecError(f"{sandbox.id} was not leased from this pool; stop() it instead")
-        sandbox._on_leave = None
-        sandbox.delete()
-        self._wake_refiller()
-
-    def execute(self, commands: Sequence[str | list[str]], **options: Any) -> list[Any]:
-        """Run each command in a sandbox of its own, side by side.
-
-        Args:
-            commands: One command per sandbox.
-            options: As for ``Sandbox.execute``.
-
-        Returns:
-            One outcome per command, in order: its result, or the error it ended with.
-        """
-        from concurrent.futures import ThreadPoolExecutor
-
-        def run(command: str | list[str]) -> Any:
-            try:
-                with self.acquire(timeout=None) as sandbox:
-                    return sandbox.execute(command, **options)
-            except RockGymError as error:
-                return error
-
-        if not commands:
-            return []
-        with ThreadPoolExecutor(min(len(commands), 32)) as executor:
-            return list(executor.map(run, commands))
-
-    # Spares
-
-    def _wake_refiller(self) -> None:
-        """Have the background thread look whether spares are missing, if any are wanted."""
-        if not self._min_idle:
-            return
-        with self._changed:
-            if self._refiller is None and not self._closed:
-                self._refiller = threading.Thread(
-                    target=_refill,
-                    args=(weakref.ref(self), self._wanted),
-                    name="rock-gym-refill",
-                    daemon=True,
-                )
-                self._refiller.start()
-        self._wanted.set()
-
-    def _fill(self) -> bool:
-        """Start spares until enough are warm. Returns False when a start failed."""
-        while True:
-            with self._changed:
-                missing = self._min_idle - len(self._idle)
-                if self.closed or missing <= 0 or not self._has_room():
-                    return True
-                self._starting += 1
-            spare: Sandbox | None = None
-            try:
-                spare = Sandbox.from_spec(self._backend, self.spec)
-            except RockGymError as error:
-                _log.warning("a spare sandbox did not start: %s", error)
-            with self._changed:
-                self._starting -= 1
-                self._started += spare is not None
-                self._failed += spare is None
-                kept = spare is not None and self._keep(spare)
-                self._changed.notify_all()
-            if spare is None:
-                return False
-            if not kept:
-                spare.delete()
-
-    def _keep(self, spare: Sandbox) -> bool:
-        if self._closed:
-            return False
-        self._idle.append(spare)
-        return True
+        if self._owner != os.getpid():
+            return  # the sandbox is the parent's
+        if self._give_back(sandbox):
+            sandbox._on_leave = None
+            sandbox._retire()
+        elif sandbox.state != "deleted" and not self._closed:
+            raise SpecError(f"{sandbox.id} was not leased from this pool; delete() it instead")
 
     # Life
 
-    def statistics(self) -> PoolStatistics:
-        """Return what it holds and has done."""
-        with self._changed:
-            return PoolStatistics(
-                leased=len(self._leased),
-                idle=len(self._idle),
-                starting=self._starting,
-                waiting=len(self._tickets),
-                started=self._started,
-                failed=self._failed,
+    def resize(self, *, min_idle: int = _UNCHANGED, max_size: int | None = _UNCHANGED) -> None:
+        """Change how many sandboxes there may be.
+
+        Spares beyond ``min_idle`` are ended. Leases beyond ``max_size`` are left alone, and none
+        is given out until enough have come back.
+
+        Raises:
+            SpecError: If a number makes no sense.
+            PoolClosed: If the pool was closed.
+        """
+        self._check_open()
+        with self._lock:
+            self._check_open()
+            old = self._limits
+            self._limits = replace(
+                old,
+                min_idle=old.min_idle if min_idle is _UNCHANGED else min_idle,
+                max_size=old.max_size if max_size is _UNCHANGED else max_size,
             )
+            self._shed_spares(self._limits.min_idle)
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Lend no more, wait until every lease has come back, and close.
+
+        Who waits in ``acquire`` gets a ``PoolClosed``, and so does who calls it later.
+
+        Args:
+            timeout: Seconds to wait; None for no limit.
+
+        Raises:
+            PoolExhausted: If a lease did not come back in time. The pool lends no more, and
+                ``close`` ends what is left.
+            PoolClosed: If the pool was closed.
+        """
+        limit = check_timeout(timeout)
+        deadline = None if limit is None else time.monotonic() + limit
+        self._check_open()
+        with self._lock:
+            self._check_open()
+            self._draining = True
+            self._shed_spares(0)
+            self._wait_until_unused(deadline)
+        self.close()
 
     def on_close(self, callback: Callable[[], None]) -> None:
         """Have a callback called when the pool is closed, before its sandboxes end."""
-        with self._changed:
+        with self._lock:
             self._check_open()
             self._closers.append(callback)
 
     def close(self) -> None:
         """End all its sandboxes, the leased ones included. Twice is fine."""
-        with self._changed:
-            if self._closed:
-                return
-            self._closed = True
-            sandboxes = [*self._idle, *self._leased.values()]
-            self._idle.clear()
-            self._leased.clear()
-            closers, self._closers = self._closers, []
-            refiller = self._refiller
-            self._changed.notify_all()
-        self._wanted.set()
         if self._owner != os.getpid():
+            self._closed = True  # the sandboxes are the parent's
+            return
+        with self._lock:
+            was_closed, self._closed = self._closed, True
+            closers, self._closers = self._closers, []
+        if was_closed:
             return
         for closer in closers:
             closer()
-        for sandbox in sandboxes:
-            sandbox._on_leave = None
-            sandbox.delete()
-        if refiller is not None and refiller is not threading.current_thread():
-            refiller.join()
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise PoolClosed("the pool was closed; make a new one")
+        with self._lock:
+            sandboxes, threads = self._take_all()
+        _delete_all(sandboxes)
+        for thread in threads:
+            thread.join()
 
     def __enter__(self) -> SandboxPool:
         return self
@@ -404,63 +361,19 @@ class SandboxPool:
                 )
 
 
-def _refill(pool_ref: weakref.ref[SandboxPool], wanted: threading.Event) -> None:
-    """Keep a pool's spares warm for as long as it is open and referred to."""
-    delay_s: float | None = None
-    while True:
-        wanted.wait(delay_s)
-        wanted.clear()
-        pool = pool_ref()
-        if pool is None or pool._closed:
-            return
-        retry_s = min(2 * (delay_s or _FIRST_RETRY_S), _LAST_RETRY_S)
-        delay_s = None if pool._fill() else retry_s
-        del pool
+def _delete_all(sandboxes: Iterable[Sandbox]) -> None:
+    for sandbox in sandboxes:
+        sandbox._on_leave = None
+        sandbox._retire()
+    for sandbox in sandboxes:
+        sandbox.delete()
 
 
-def _check_sizes(min_idle: int, max_size: int | None) -> None:
-    if isinstance(min_idle, bool) or not isinstance(min_idle, int) or min_idle < 0:
-        raise SpecError(f"min_idle is a number of sandboxes from 0, not {min_idle!r}")
-    if max_size is None:
-        return
-    if isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1:
-        raise SpecError(f"max_size is a number of sandboxes from 1, or None, not {max_size!r}")
-    if max_size < min_idle:
-        raise SpecError(f"max_size={max_size} is less than min_idle={min_idle}")
+def _check_exhausted(exhausted: Exhaustion) -> Exhaustion:
+    if exhausted not in ("wait", "fail", "grow"):
+        raise SpecError(f"exhausted is 'wait', 'fail' or 'grow', not {exhausted!r}")
+    return exhausted
 
 
-_pools: weakref.WeakSet[SandboxPool] = weakref.WeakSet()
-_defaults: dict[tuple[str, SandboxSpec], SandboxPool] = {}
-_defaults_lock = threading.Lock()
-
-
-def default_pool(backend: str, spec: SandboxSpec) -> SandboxPool:
-    """Return this process's pool for a kind of sandbox, made on first use.
-
-    Raises:
-        SpecError: As ``SandboxPool``.
-        ImageNotFound: As ``SandboxPool``.
-        BackendUnavailable: As ``SandboxPool``.
-    """
-    with _defaults_lock:
-        pool = _defaults.get((backend, spec))
-        if pool is None or pool.closed:
-            pool = _defaults[backend, spec] = SandboxPool.from_spec(spec, backend=backend)
-        return pool
-
-
-def close_default_pools() -> None:
-    """End the default pools and all their sandboxes; they are made anew when they are needed."""
-    with _defaults_lock:
-        pools = list(_defaults.values())
-        _defaults.clear()
-    for pool in pools:
-        pool.close()
-
-
-@atexit.register
-def _close_all() -> None:
-    # Registered after the backends' own, and so called before it.
-    _defaults.clear()
-    for pool in tuple(_pools):
-        pool.close()
+# Ended when the process does; see default_pools.
+live_pools: weakref.WeakSet[SandboxPool] = weakref.WeakSet()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -69,6 +70,7 @@ class Sandbox(Commands, Files):
         self._life.enter("running", "started")
         self._idle_timeout: float | None = None
         self._on_leave: Callable[[Sandbox], None] | None = None
+        self._owner = os.getpid()
 
     @classmethod
     def start(
@@ -226,7 +228,7 @@ class Sandbox(Commands, Files):
 
         Its sessions end, and what waits for a command gets a SandboxClosed. Twice is fine.
         """
-        if self._life.enter("stopped", "stop() was called"):
+        if self._is_ours() and self._life.enter("stopped", "stop() was called"):
             self._end_processes()
 
     def _end_processes(self) -> None:
@@ -270,9 +272,19 @@ class Sandbox(Commands, Files):
     def delete(self) -> None:
         """End it and free its files. Nothing can be done with it any more. Twice is fine."""
         self._life.enter("deleted", "delete() was called")
+        if not self._is_ours():
+            return
         self._container.kill()
         self._close_sessions()
         idle_timer.forget(self)
+
+    def _is_ours(self) -> bool:
+        """Whether it was started by this process, and not by one that this was forked from."""
+        return self._owner == os.getpid()
+
+    def _retire(self) -> None:
+        """Refuse all further use; its pool calls ``delete`` when it gets to it."""
+        self._life.enter("deleted", "it was released")
 
     def release(self) -> None:
         """Give it back to its pool, or delete it when it has none. Twice is fine."""
@@ -296,7 +308,7 @@ class Sandbox(Commands, Files):
     def __del__(self) -> None:
         # An instance whose constructor raised has no life.
         life = getattr(self, "_life", None)
-        if life is None or life.state == "deleted":
+        if life is None or life.state == "deleted" or not self._is_ours():
             return
         self._container.kill()
         for named in self._sessions.values():

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run
+from benchmarks.table import HEADINGS, ROWS, line
 
 SCRIPT = Path(run.__file__)
 
 
-@pytest.mark.parametrize("number", range(len(run.ROWS)), ids=lambda number: run.ROWS[number].name)
+@pytest.mark.parametrize("number", range(len(ROWS)), ids=lambda number: ROWS[number].name)
 def test_each_row_runs(number: int, backend: str) -> None:
     samples = run.run_apart(number, scale=0.0001, cpu=0)
     assert samples.ours
     assert samples.floor
-    text = run.line(run.ROWS[number], samples)
-    assert text.count(" | ") == len(run.HEADINGS) - 1
+    text = line(ROWS[number], samples)
+    assert text.count(" | ") == len(HEADINGS) - 1
 
 
 def test_the_table_can_be_narrowed() -> None:

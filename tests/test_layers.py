@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "rock_gym"
 
 # Lower first. Parts of one tier know nothing of each other; within a part anything goes but cycles.
 TIERS = (
-    ("_version", "errors"),
+    ("_version", "errors", "memory"),
     ("spec", "images"),
     ("backends",),
     ("output", "status"),
@@ -26,7 +26,10 @@ TIERS = (
     ("session",),
     ("commands", "files"),
     ("sandbox",),
+    ("stock",),
+    ("fanout",),
     ("pool", "gem", "console"),
+    ("default_pools",),
     ("envs", "cli_output"),
     ("cli_image",),
     ("registration", "server", "cli", "adapters"),

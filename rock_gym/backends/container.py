@@ -64,6 +64,7 @@ class BubblewrapContainer:
         self._plan = plan
         self._sock = sock
         self._lock = threading.Lock()
+        self._restarting = threading.Lock()
         self._killed = False
         self.freed: Callable[[], object] = lambda: None
         self._begin(reply)
@@ -135,7 +136,7 @@ class BubblewrapContainer:
             "start": None,
             "size": [rows, columns],
         }
-        status, _, fds = self._ask(request, cwd)
+        status, fds = self._ask_for_file(request, cwd)
         try:
             # The terminal is there; now for the program.
             reply, _ = self._answer(status, request, cwd)
@@ -146,13 +147,13 @@ class BubblewrapContainer:
 
     def open_read(self, path: str) -> IO[bytes]:
         """Open a regular file; see ``Container.open_read``."""
-        status, _, fds = self._ask({"op": "read", "path": path})
+        status, fds = self._ask_for_file({"op": "read", "path": path})
         status.close()
         return os.fdopen(fds[0], "rb", buffering=0)
 
     def open_write(self, path: str, *, mode: int | None = None) -> FileWriter:
         """Begin a file; see ``Container.open_write``."""
-        status, _, fds = self._ask({"op": "write", "path": path, "mode": mode})
+        status, fds = self._ask_for_file({"op": "write", "path": path, "mode": mode})
         return DescriptorWriter(fds[0], status, path, self.id)
 
     def read_tree(self, path: str) -> DescriptorTreeReader:
@@ -184,6 +185,19 @@ class BubblewrapContainer:
         ours = self._request({**request, "cwd": directory}, fds)
         reply, received = self._answer(ours, request, cwd)
         return ours, reply, received
+
+    def _ask_for_file(
+        self, request: dict[str, Any], cwd: str | None = None
+    ) -> tuple[socket.socket, list[int]]:
+        """Ask for a descriptor. A process inside opens it, and may be killed before it does."""
+        sock, _, fds = self._ask(request, cwd)
+        if fds:
+            return sock, fds
+        sock.close()
+        if not self.is_alive():
+            raise self._error("", {})
+        path = request.get("path") or request["argv"][0]
+        raise self._error(path, {"error": "EINTR", "text": "what opens it was killed; try again"})
 
     def _answer(
         self, sock: socket.socket, request: dict[str, Any], cwd: str | None
@@ -293,31 +307,43 @@ class BubblewrapContainer:
     def stop(self) -> None:
         """End it and keep its files; see ``Container.stop``."""
         with self._lock:
-            if self._killed or self._stopped:
+            if self._killed:
                 return
-            self._stopped = True
-            with contextlib.suppress(OSError):
-                self._sock.send(b"stop")
+            if not self._stopped:
+                self._stopped = True
+                with contextlib.suppress(OSError):
+                    self._sock.send(b"stop")
         self._wait_gone()
 
     def restart(self, timeout_s: float = 60.0) -> None:
         """Start it again; see ``Container.restart``."""
-        self.stop()
+        with self._restarting:
+            self.stop()
+            self._ask_restart()
+            try:
+                self._begin(await_start(self._sock, self.id, timeout_s))
+            except StartFailed:
+                if self._killed:
+                    raise SandboxClosed("the sandbox was deleted", sandbox_id=self.id) from None
+                raise
+
+    def _ask_restart(self) -> None:
+        """Exchange the socket, which has come to its end, for another one."""
         ours, theirs = owned_pair()
         try:
             with theirs, self._lock:
                 if self._killed:
                     raise SandboxClosed("the sandbox was deleted", sandbox_id=self.id)
                 if not self._is_gone(0):
-                    raise StartFailed("it has not ended yet; try again", sandbox_id=self.id)
+                    raise StartFailed(
+                        f"it has not ended within {_END_S:g} s; try again", sandbox_id=self.id
+                    )
                 socket.send_fds(self._sock, [b"restart"], [theirs.fileno()])
                 ours, self._sock = self._sock, ours
         except OSError as error:
             raise self._lost("its files are no more") from error
         finally:
             ours.close()
-        self._figures.close()
-        self._begin(await_start(self._sock, self.id, timeout_s))
 
     def kill(self) -> None:
         """End it and free its files; see ``Container.kill``."""
@@ -329,13 +355,24 @@ class BubblewrapContainer:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
         self._wait_gone()
-        self._sock.close()
-        self._figures.close()
+        with self._restarting, self._lock:
+            self._sock.close()
         self.freed()
 
     def _wait_gone(self) -> None:
-        if not self._is_gone(_END_S):
-            _log.warning("%s did not end within %g s", self.id, _END_S)
+        # By a descriptor of its own: another thread may close the socket meanwhile, and its number
+        # would soon be another file's.
+        with self._lock:
+            if self._sock.fileno() < 0:
+                return
+            fd = os.dup(self._sock.fileno())
+        try:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            if not poll.poll(_END_S * 1000):
+                _log.warning("%s did not end within %g s", self.id, _END_S)
+        finally:
+            os.close(fd)
 
 
 def _or_close(sock: socket.socket, action: Callable[[], _T]) -> _T:

@@ -73,10 +73,10 @@ class Figures:
         if "pids" in self._groups:
             yield "max", f"{self._groups['pids']}/pids.events"
 
-    def close(self) -> None:
-        """Close its descriptors. Twice is fine."""
-        while self._counters:
-            os.close(self._counters.popitem()[1])
+    def __del__(self) -> None:
+        # Not earlier: another thread may be reading.
+        for fd in getattr(self, "_counters", {}).values():
+            os.close(fd)
 
     def limit_hits(self) -> LimitHits:
         """See ``Container.limit_hits``."""

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import struct
 import termios
 
@@ -21,6 +22,7 @@ class PipeTerminal:
     """
 
     def __init__(self, fd: int, process: PipeProcess) -> None:
+        os.set_blocking(fd, False)
         self._fd = fd
         self._process = process
 
@@ -35,23 +37,31 @@ class PipeTerminal:
 
     def read(self, count: int = 65536) -> bytes:
         """Wait for output; see ``Terminal.read``."""
-        try:
-            return os.read(self._fd, count)
-        except OSError as error:
-            if error.errno != errno.EIO:  # nobody has the other end any more
-                raise
-            return b""
+        while True:
+            self._wait_for(select.POLLIN)
+            try:
+                return os.read(self._fd, count)
+            except BlockingIOError:  # another thread was faster
+                continue
+            except OSError as error:
+                if error.errno != errno.EIO:  # nobody has the other end any more
+                    raise
+                return b""
 
     def write(self, data: bytes) -> None:
         """Type; see ``Terminal.write``."""
         rest = memoryview(data)
-        try:
-            while rest:
+        while rest:
+            # Not a write that waits: it would do so for ever when the other end is closed.
+            if self._wait_for(select.POLLOUT) & select.POLLHUP:
+                raise BrokenPipeError("the process on this terminal has ended")
+            with contextlib.suppress(BlockingIOError):
                 rest = rest[os.write(self._fd, rest) :]
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            raise BrokenPipeError("the process on this terminal has ended") from error
+
+    def _wait_for(self, event: int) -> int:
+        poll = select.poll()
+        poll.register(self._fd, event)
+        return poll.poll()[0][1]
 
     def resize(self, rows: int, columns: int) -> None:
         """Change its size; see ``Terminal.resize``."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 from gymnasium.utils import EzPickle
 
+from rock_gym.default_pools import default_pool
 from rock_gym.envs.arguments import (
     check_choice,
     check_count,
@@ -33,7 +34,7 @@ from rock_gym.errors import (
     SpecError,
 )
 from rock_gym.gem.worker import EnvConfig, EnvWorker, ResetReply, lease_worker, with_guest
-from rock_gym.pool import SandboxPool, default_pool
+from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
 
 if TYPE_CHECKING:

@@ -47,12 +47,14 @@ def pull_image(
     source = reference if reference.startswith(_TRANSPORTS) else f"docker://{reference}"
     store = store if store is not None else Store()
     with store.scratch() as directory, tempfile.TemporaryFile() as errors:
-        archive = Path(directory, "archive")
+        layout = Path(directory, "layout")
         command = [program, "--override-os", "linux", "--override-arch", architecture(), "copy"]
         if source.startswith("docker://"):
             command += [f"--src-tls-verify={str(tls_verify).lower()}"]
+        # Compressed layers stay so, and others need not be.
+        command += ["--quiet", "--dest-oci-accept-uncompressed-layers"]
         done = subprocess.run(
-            [*command, "--quiet", "--", source, f"oci-archive:{archive}"],
+            [*command, "--", source, f"oci:{layout}:image"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -62,4 +64,4 @@ def pull_image(
             errors.seek(0)
             words = errors.read(4096).decode("utf-8", "replace").strip()
             raise ImageError(f"{reference} cannot be pulled: {words}", output=words)
-        return import_image(archive, name, store, max_bytes=max_bytes)
+        return import_image(layout, name, store, max_bytes=max_bytes)

@@ -300,3 +300,20 @@ def test_a_sandbox_that_kills_all_that_joins_it_harms_itself_alone(start: Any) -
                 hostile.execute("true", timeout=3)
             assert neighbour.execute("echo fine").stdout == "fine\n"
         hostile.stop()
+
+
+def test_signals_act_as_usual_whatever_the_owner_ignores(backend: str) -> None:
+    """An owner under nohup, or with blocked signals, hands none of that on."""
+    told = run_owner(
+        f"""
+import json, signal
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGUSR2])
+import rock_gym
+with rock_gym.Sandbox.start(backend={backend!r}) as sandbox:
+    print(json.dumps(sandbox.execute("grep -E '^Sig(Blk|Ign)' /proc/self/status").stdout.split()))
+"""
+    )
+    # 32 and 33 are the C library's own; it lets nobody set them.
+    assert [int(mask, 16) & ~(3 << 31) for mask in told[1::2]] == [0, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -91,17 +92,19 @@ def test_network(measured: Any) -> None:
 def test_it_waits_for_nothing_inside(measured: Any) -> None:
     """Also when everything in there is frozen."""
     session = measured.create_session()
-    inside = members(measured)
     session.run("sleep 60 &")
+    inside = members(measured)
     for pid in inside:
-        os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
     try:
         with within(1):
             for _ in range(20):
                 assert measured.statistics().processes >= 2
     finally:
         for pid in inside:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def test_under_a_fork_bomb(start: Any) -> None:
@@ -122,7 +125,8 @@ def test_after_the_end(start: Any) -> None:
     with pytest.raises(SandboxClosed):
         stopped.statistics()
     for pid in sorted(members(lost)):
-        os.kill(pid, signal.SIGKILL) if os.path.exists(f"/proc/{pid}") else None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: not lost.is_alive())
     with pytest.raises(SandboxLost):
         lost.statistics()

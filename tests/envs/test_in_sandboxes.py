@@ -13,6 +13,7 @@ import pytest
 
 import rock_gym
 from rock_gym import GemEnv, SandboxPool
+from rock_gym.default_pools import close_default_pools
 from rock_gym.envs import ResetNeeded
 from rock_gym.errors import (
     EnvError,
@@ -24,7 +25,6 @@ from rock_gym.errors import (
     StepTimeout,
 )
 from rock_gym.gem.worker import with_guest
-from rock_gym.pool import close_default_pools
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import members, within
 
@@ -237,7 +237,7 @@ class TestLives:
             env.reset()
             sandbox = env.unwrapped.sandbox
             assert sandbox.state == "running"
-        assert sandbox.state == "stopped"
+        assert sandbox.state == "deleted"
 
     def test_so_does_forgetting(self, pool: SandboxPool) -> None:
         held = []
@@ -249,7 +249,7 @@ class TestLives:
 
         with pytest.warns(ResourceWarning, match="unclosed GemEnv"):
             forget()
-        assert held[0].state == "stopped"
+        assert held[0].state == "deleted"
 
     def test_environments_share_a_sandbox_up_to_a_number(self, pool: SandboxPool) -> None:
         envs = [GemEnv(GEM_ID, pool=pool, envs_per_sandbox=2) for _ in range(3)]

@@ -28,6 +28,7 @@ from tests.contract.support import command_line, eventually
 ROOT = Path(__file__).parents[2]
 CONTRACT = sorted((ROOT / "tests" / "contract").glob("test_*.py"))
 PREFIX = "rg-test-"
+BASE_TAR = "ROCK_GYM_TEST_BASE_TAR"
 TOOLS = ("useradd", "userdel", "unshare", "setpriv", "mount")
 
 # Arguments: the user, then pairs "closed directory=needed path below it", then -- and the command.
@@ -75,6 +76,8 @@ def closed_directory_above(path: Path) -> Path | None:
 
 def needed_paths() -> list[Path]:
     paths = {Path(sys.prefix), Path(sys.base_prefix), ROOT, Path(sysconfig.get_path("purelib"))}
+    if os.environ.get(BASE_TAR):
+        paths.add(Path(os.environ[BASE_TAR]).parent)
     paths |= {path.resolve() for path in paths}
     return sorted(path for path in paths if not any(p in path.parents for p in paths))
 
@@ -122,6 +125,7 @@ class User:
             "LANG": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
             "ROCK_GYM_REQUIRE": os.environ.get("ROCK_GYM_REQUIRE", ""),
+            **{name: os.environ[name] for name in (BASE_TAR,) if name in os.environ},
         }
         return subprocess.run(
             [*unshare, self.name, str(self.stage), *pairs, "--", *command],

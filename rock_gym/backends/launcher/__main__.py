@@ -90,9 +90,9 @@ class Sandbox:
         self.user_namespace = -1  # of the ids of a sandbox of an image that root starts
         self.unwanted = False  # its owner has closed its end
 
-    def directories(self) -> list[str]:
-        """Return the control groups that its processes join."""
-        return self.group.directories() if self.group else []
+    def doors(self) -> list[str]:
+        """Return what its processes write to to join its control groups."""
+        return self.group.doors() if self.group else []
 
     def close_pipe(self, name: str) -> None:
         """Close one of the pipes to bwrap, if it is open."""
@@ -137,6 +137,7 @@ class Launcher:
         self.plans: dict[str, dict] = {}
         self.templates: dict[str, stage.Template] = {}
         self.cgroups: cgroups.Cgroups | None = None
+        self.with_groups: set[Sandbox] = set()
         self.wake_read, wake_write = os.pipe()
         os.set_blocking(self.wake_read, False)
         os.set_blocking(wake_write, False)
@@ -205,6 +206,7 @@ class Launcher:
         limits = sandbox.request["limits"]
         if limits and sandbox.group is None:
             sandbox.group = self.groups().create(limits)
+            self.with_groups.add(sandbox)
         kuid = sandbox.request["kuid"]
         if kuid is not None and "layers" in sandbox.request and sandbox.user_namespace < 0:
             sandbox.user_namespace = overlay.make_user_namespace(kuid)
@@ -218,7 +220,7 @@ class Launcher:
         sandbox.bwrap = os.fork()
         if sandbox.bwrap == 0:
             namespace = sandbox.user_namespace
-            place = stage.Place(template, sandbox.mounts, sandbox.directories(), namespace)
+            place = stage.Place(template, sandbox.mounts, sandbox.doors(), namespace)
             stage.run_bwrap(sandbox.request, place, bwraps)
         for fd in theirs:
             os.close(fd)
@@ -257,6 +259,8 @@ class Launcher:
             with contextlib.suppress(OSError):
                 sandbox.mounts = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.make_spare(sandbox)
+        if sandbox.group is not None:
+            self.groups().prepare(sandbox.request["limits"])
 
     def on_sandbox(self, sandbox: Sandbox) -> None:
         """Take a request for one sandbox, or its owner's end of file."""
@@ -325,9 +329,9 @@ class Launcher:
         if spare.pid == 0:
             identity = sandbox.request["identity"]
             # Before all else: what it costs to join is the sandbox's.
-            groups = sandbox.directories()
+            doors = sandbox.doors()
             seccomp = self.seccomp[identity["seccomp"]]
-            inside.join(identity, sandbox.init_fd, theirs, their_report, seccomp, groups)
+            inside.join(identity, sandbox.init_fd, theirs, their_report, seccomp, doors)
         theirs.close()
         os.close(their_report)
         sandbox.spare = spare
@@ -481,24 +485,26 @@ class Launcher:
             sandbox.user_namespace = -1
         if sandbox.group is not None and self.cgroups is not None:
             self.cgroups.discard(sandbox.group)
+            self.with_groups.discard(sandbox)
             sandbox.group = None
         self.forget(sandbox.sock.fileno())
         sandbox.sock.close()
 
     def finish(self) -> None:
         """Remove the control groups, which outlive processes, and so wait for the end of those."""
-        if self.cgroups is None or not any(one.group for one in self.sandboxes.values()):
+        if self.cgroups is None:
             return
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(LAST_S)  # should something not end, the next launcher sweeps
-        for sandbox in self.sandboxes.values():
-            self.kill(sandbox)
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                os.waitpid(-1, 0)
-        for sandbox in self.sandboxes.values():
+        if any(sandbox.group for sandbox in self.sandboxes.values()):
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(LAST_S)  # should something not end, the next launcher sweeps
+            for sandbox in self.sandboxes.values():
+                self.kill(sandbox)
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.waitpid(-1, 0)
+        for sandbox in tuple(self.with_groups):
             self.free(sandbox)
-        self.cgroups.retry()
+        self.cgroups.close()
 
 
 def fork_by_another(init_fd: int) -> int:

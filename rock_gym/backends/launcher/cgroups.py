@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 PREFIX = "rock-gym"
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
+SWAP = ("memory.memsw.limit_in_bytes", "memory.swap.max")
 PERIOD_US = 100_000
 MIN_QUOTA_US = 1000
 
@@ -28,12 +29,20 @@ class Group:
         """Return its directories, each once."""
         return list(dict.fromkeys(self.paths.values()))
 
+    def doors(self) -> list[str]:
+        """Return the files through which a process of one thread joins it."""
+        # In version 1 not cgroup.procs: to move all threads of a process at once, the kernel waits
+        # until no process of the machine is in the midst of a fork, for milliseconds.
+        name = "tasks" if self.version == 1 else "cgroup.procs"
+        return [f"{directory}/{name}" for directory in self.directories()]
+
     def limit(self, limits: dict) -> None:
         """Set limits: ``memory`` in bytes with swap, ``pids``, ``cpus`` in seconds per second."""
         settings = _settings_1(limits) if self.version == 1 else _settings_2(limits)
         for controller, name, value in settings:
-            with contextlib.suppress(FileNotFoundError):  # of swap, which not every kernel counts
-                _write(f"{self.paths[controller]}/{name}", value)
+            path = f"{self.paths[controller]}/{name}"
+            if name not in SWAP or os.path.exists(path):  # which not every kernel counts
+                _write(path, value)
 
     def remove(self) -> bool:
         """Remove it. False when a process in it has not been reaped yet."""
@@ -75,10 +84,10 @@ def _quota(cpus: float) -> int:
     return max(MIN_QUOTA_US, round(cpus * PERIOD_US))
 
 
-def join(directories: Iterable[str]) -> None:
+def join(doors: Iterable[str]) -> None:
     """Move this process into groups; what it forks from then on is born there."""
-    for directory in directories:
-        _write(f"{directory}/cgroup.procs", "0")
+    for door in doors:
+        _write(door, "0")
 
 
 class Cgroups:
@@ -92,6 +101,7 @@ class Cgroups:
     def __init__(self, memberships: str, mounts: str) -> None:
         self._numbers = itertools.count()
         self._name = f"{PREFIX}-{os.getpid()}-{start_time(os.getpid())}"
+        self._ready: dict[tuple[str, ...], Group] = {}
         self._leftovers: list[Group] = []
         self.places: dict[str, str] = {}
         places_1, places_2 = _places(memberships, mounts)
@@ -117,19 +127,34 @@ class Cgroups:
 
     def create(self, limits: dict) -> Group:
         """Make a group with limits; raises OSError when the kernel refuses it."""
+        controllers = self._controllers(limits)
+        group = self._ready.pop(controllers, None) or self._make(controllers)
+        try:
+            group.limit(limits)
+        except OSError:
+            group.remove()
+            raise
+        return group
+
+    def prepare(self, limits: dict) -> None:
+        """Make the next group of that kind ahead of time: that is half of what it costs."""
+        controllers = self._controllers(limits)
+        if controllers not in self._ready:
+            with contextlib.suppress(OSError):  # the next start will tell
+                self._ready[controllers] = self._make(controllers)
+
+    def _controllers(self, limits: dict) -> tuple[str, ...]:
         # A group's own count of CPU time is wanted in any case.
-        kinds = {"memory": "memory", "pids": "pids", "cpu": "cpus", "cpuacct": ""}
+        needed = {"cpuacct", *("cpu" if limit == "cpus" else limit for limit in limits)}
+        return tuple(controller for controller in self.places if controller in needed)
+
+    def _make(self, controllers: tuple[str, ...]) -> Group:
         name = f"{self._name}-{next(self._numbers)}"
-        paths = {
-            controller: f"{place}/{name}"
-            for controller, place in self.places.items()
-            if kinds[controller] in limits or controller == "cpuacct"
-        }
+        paths = {controller: f"{self.places[controller]}/{name}" for controller in controllers}
         group = Group(paths, self.version)
         try:
             for directory in group.directories():
                 os.mkdir(directory)
-            group.limit(limits)
         except OSError:
             group.remove()
             raise
@@ -140,11 +165,16 @@ class Cgroups:
         if not group.remove():
             self._leftovers.append(group)
 
-    def retry(self) -> bool:
-        """Remove what could not be removed before. Returns whether nothing is left."""
+    def retry(self) -> None:
+        """Remove what could not be removed before."""
         if self._leftovers:
             self._leftovers = [group for group in self._leftovers if not group.remove()]
-        return not self._leftovers
+
+    def close(self) -> None:
+        """Remove all that nothing lives in any more."""
+        self._leftovers += self._ready.values()
+        self._ready.clear()
+        self.retry()
 
 
 def start_time(pid: int) -> str:
@@ -231,8 +261,11 @@ def _sweep(place: str) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "wb", buffering=0) as file:
-        file.write(text.encode())
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def _read(path: str) -> str:

@@ -35,7 +35,7 @@ def join(
     sock: socket.socket,
     report: int,
     seccomp: bytes,
-    groups: list[str],
+    doors: list[str],
 ) -> None:
     """Join, wait for a request and serve it. Never returns; what goes wrong is reported.
 
@@ -45,10 +45,10 @@ def join(
         sock: Where the request comes from.
         report: Where to tell what happens, one JSON object a line.
         seccomp: The filter.
-        groups: The sandbox's control groups.
+        doors: What to write to to join the sandbox's control groups.
     """
     try:
-        cgroups.join(groups)
+        cgroups.join(doors)
         # First of all: a copy of another sandbox's socket would keep its owner waiting for its end.
         keep_only(pidfd, sock.fileno(), report)
         linux.forbid_inspection()

@@ -152,10 +152,17 @@ def set_capabilities(mask: int) -> None:
     _check(_libc.capset(header, data), "capset")
 
 
+# What Python ignores itself, and what the owner was told to ignore, by nohup or a CI runner.
+_IGNORED = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD} | {
+    number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN
+}
+
+
 def reset_signals() -> None:
-    """Undo what Python ignores: a program would inherit it."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+    """Undo what is ignored or blocked: a program would inherit it."""
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def install_seccomp(program: bytes) -> None:

@@ -156,13 +156,13 @@ class Place(NamedTuple):
     Attributes:
         template: What its image is.
         mounts: The namespace that an earlier run of it has left, or -1.
-        groups: Its control groups.
+        doors: What to write to to join its control groups.
         user_namespace: Of its range of ids, or -1.
     """
 
     template: Template
     mounts: int
-    groups: list[str]
+    doors: list[str]
     user_namespace: int
 
 
@@ -177,7 +177,7 @@ def run_bwrap(request: dict, place: Place, fds: list[int]) -> None:
     try:
         for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]):
             os.dup2(fd, number)
-        cgroups.join(place.groups)
+        cgroups.join(place.doors)
         if place.mounts >= 0:
             linux.setns(place.mounts, linux.CLONE_NEWNS)
         else:
