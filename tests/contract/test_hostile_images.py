@@ -264,3 +264,27 @@ def test_what_is_kept_belongs_to_root_alone(sandbox: Sandbox) -> None:
         if path.stat().st_mode & 0o077 == 0:
             return
     raise AssertionError("anybody can run it")
+
+
+def test_an_image_that_is_replaced_meanwhile_is_the_old_or_the_new(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look-up of a name and the hold on its layers it may get others."""
+    sandbox.execute("echo old > /version", check=True)
+    sandbox.commit("replaced")
+    hold = Store.hold
+    meanwhile = [True]
+
+    def replace_first(store: Store, layer: str) -> int:
+        if meanwhile:
+            meanwhile.clear()
+            sandbox.execute("echo new > /version", check=True)
+            sandbox.commit("replaced")
+            with store.draft("another"):
+                pass  # the old layer is swept now, which nobody holds
+        return hold(store, layer)
+
+    monkeypatch.setattr(Store, "hold", replace_first)
+    with Sandbox.start("replaced", backend=BACKEND) as started:
+        assert started.read_file("/version") == "new\n"
+    assert not meanwhile
