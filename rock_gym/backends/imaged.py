@@ -76,7 +76,10 @@ def image_plan(image: str, store: Store) -> Plan:
         found = store.get(image)
     except ImageNotFound as error:
         raise ImageNotFound(f"no embedded image {image!r}; {_WAYS}") from error
-    return _plan(tuple(map(store.layer_path, found.layers)), found.config, found)
+    try:
+        return _plan(tuple(map(store.layer_path, found.layers)), found.config, found)
+    except FileNotFoundError as error:
+        raise ImageNotFound(f"image {image!r} was removed or replaced just now") from error
 
 
 def commit_image(name: str, plan: Plan, copy: Callable[[int], int]) -> CommittedImage:

@@ -48,7 +48,7 @@ def export_image(name: str, target: str | os.PathLike[str], store: Store | None 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         held += [store.hold(layer) for layer in image.layers]
-        with open(temporary, "xb") as file:
+        with store.reading_closed(), open(temporary, "xb") as file:
             _Export(file, image).run([store.layer_path(layer) for layer in image.layers])
         os.replace(temporary, path)
     except OSError as error:
@@ -175,7 +175,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 def _write_layer(tar: tarfile.TarFile, path: str) -> None:
     root = trees.open_directory(path)
     try:
-        _Writer(tar).folder(root, "")
+        _Writer(tar).folder(root, "", os.fstat(root))
     finally:
         os.close(root)
 
@@ -189,8 +189,8 @@ class _Writer:
         self._owners = os.geteuid() == 0
         self._opaque = opaque_attribute()
 
-    def folder(self, fd: int, path: str) -> None:
-        self._add(path or ".", os.fstat(fd), tarfile.DIRTYPE)
+    def folder(self, fd: int, path: str, found: os.stat_result) -> None:
+        self._add(path or ".", found, tarfile.DIRTYPE)
         prefix = f"{path}/" if path else ""
         if path and self._opaque in os.listxattr(fd):
             self._add(prefix + OPAQUE, None, tarfile.REGTYPE)
@@ -203,11 +203,7 @@ class _Writer:
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         kind = found.st_mode
         if stat.S_ISDIR(kind):
-            fd = trees.open_directory(name, parent)
-            try:
-                self.folder(fd, path)
-            finally:
-                os.close(fd)
+            self._inner(parent, name, path, found)
         elif stat.S_ISCHR(kind):
             folder, _, name = path.rpartition("/")
             self._add(
@@ -227,6 +223,19 @@ class _Writer:
                 self._file(fd, path, found)
             finally:
                 os.close(fd)
+
+    def _inner(self, parent: int, name: str, path: str, found: os.stat_result) -> None:
+        fd = trees.open_directory(name, parent)
+        # Without the right to enter it, an ordinary user could not open what is in it.
+        closed = not self._owners and found.st_mode & stat.S_IRWXU != stat.S_IRWXU
+        try:
+            if closed:
+                os.fchmod(fd, stat.S_IRWXU)
+            self.folder(fd, path, found)
+        finally:
+            if closed:
+                os.fchmod(fd, stat.S_IMODE(found.st_mode))
+            os.close(fd)
 
     def _file(self, fd: int, path: str, found: os.stat_result) -> None:
         if _hole_bytes(fd, found) > _MAX_HOLE_BYTES:

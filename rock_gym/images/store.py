@@ -39,6 +39,8 @@ from rock_gym.images.names import file_name, full_name
 _VARIABLE = "ROCK_GYM_DATA"
 _FORMAT = 1
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
 # Overlayfs takes 500.
 MAX_LAYERS = 400
 
@@ -127,7 +129,7 @@ class Store:
             FileNotFoundError: If it is not there.
         """
         path = self.layer_path(layer)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, _DIRECTORY)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
             # It may have been removed, or another been put there, before it was locked.
@@ -181,7 +183,7 @@ class Store:
                 self._sweep()
                 path = self.root / "drafts" / secrets.token_hex(8)
                 path.mkdir(mode=0o700)
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fd = os.open(path, _DIRECTORY)
                 fcntl.flock(fd, fcntl.LOCK_EX)
             stack.callback(os.close, fd)
             stack.callback(trees.remove, str(path))
@@ -205,6 +207,18 @@ class Store:
             with open(temporary, "w", encoding="utf-8") as file:
                 file.write(text)
             os.rename(temporary, path)
+
+    @contextlib.contextmanager
+    def reading_closed(self) -> Iterator[None]:
+        """Be the only one that opens directories for a moment to read what is in them.
+
+        Root need not; of other users two at once would take each other's modes for the true ones.
+        """
+        if os.geteuid() == 0:
+            yield
+            return
+        with _locked(self.root / "locks" / "modes"):
+            yield
 
     # What is behind it
 
@@ -236,7 +250,7 @@ class Store:
 
     def _is_held(self, layer: str) -> bool:
         try:
-            fd = os.open(self.layer_path(layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(self.layer_path(layer), _DIRECTORY)
         except FileNotFoundError:
             return False
         try:
@@ -253,10 +267,9 @@ class Store:
                     continue
                 path = str(self.root / folder / name)
                 try:
-                    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                    fd = os.open(path, flags)
+                    fd = os.open(path, _DIRECTORY)
                 except FileNotFoundError:
-                    continue  # drafts are removed without the lock, by those who are at them
+                    continue  # a draft, which goes without the lock on the store
                 try:
                     if _try_lock(fd):
                         trees.remove(path)

@@ -39,6 +39,7 @@ from packets import load, receive
 STDERR_BYTES = 4096
 MAX_TRIES = 5
 LAST_S = 5
+MAX_TEMPLATES = 64
 
 # Making a spare takes a CPU for a millisecond, which a command that has just begun can use better:
 # it waits for the command's end, or so long.
@@ -233,6 +234,9 @@ class Launcher:
     def template(self, key: str) -> stage.Template:
         """Return what sandboxes of a plan start from, built when it is first asked for."""
         if key not in self.templates:
+            if len(self.templates) >= MAX_TEMPLATES:
+                # The oldest: whoever starts from one commit after the other needs each but once.
+                self.templates.pop(next(iter(self.templates))).close()
             self.templates[key] = stage.Template(self.plans[key])
         return self.templates[key]
 

@@ -92,16 +92,15 @@ def make_root(request: dict, user_namespace: int) -> None:
     count = request["layers"]
     base = request["kuid"]
     if user_namespace >= 0:
-        for number in range(count):
-            fd = linux.open_tree(f"{LAYERS}/{number}")
-            linux.map_owners(fd, user_namespace)
-            linux.move_mount(fd, f"{LAYERS}/{number}")
+        _map_owners(count, user_namespace)
     os.umask(0)
     os.mkdir(UPPER, stat.S_IMODE(os.stat(f"{LAYERS}/0").st_mode))
     os.mkdir(f"{WRITABLE}/work", 0o700)
     os.mkdir(f"{WRITABLE}/run", 0o700)
     for name in ("upper", "run"):
         _own(f"{WRITABLE}/{name}", base)
+    if base is None:
+        _check_attributes()
     # A page is all there is room for, so the layers have short names.
     os.chdir(LAYERS)
     lower = ":".join(str(number) for number in range(count))
@@ -111,6 +110,32 @@ def make_root(request: dict, user_namespace: int) -> None:
     if os.statvfs(ROOT).f_flag & os.ST_RDONLY:
         raise OSError("the overlay could only be mounted read-only; see the kernel's log")
     _furnish(request, base)
+
+
+def _map_owners(count: int, user_namespace: int) -> None:
+    for number in range(count):
+        place = f"{LAYERS}/{number}"
+        fd = linux.open_tree(place)
+        try:
+            linux.map_owners(fd, user_namespace)
+        except OSError as error:
+            raise OSError(
+                f"{error}; it takes Linux 5.19 and a file system such as ext4, xfs or btrfs, "
+                "so let ROCK_GYM_DATA name a directory on one"
+            ) from error
+        linux.move_mount(fd, place)
+
+
+def _check_attributes() -> None:
+    """Refuse to go on without what overlayfs needs to hide a directory of the image."""
+    try:
+        os.setxattr(UPPER, "user.rock-gym", b"")
+        os.removexattr(UPPER, "user.rock-gym")
+    except OSError as error:
+        raise OSError(
+            f"{error}: images need Linux 6.6 for ordinary users, whose tmpfs has attributes; "
+            "start as root, or use image='host'"
+        ) from error
 
 
 def _furnish(request: dict, base: int | None) -> None:

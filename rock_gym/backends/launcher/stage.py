@@ -57,6 +57,10 @@ class Template:
             os.close(hold_write)
             os.waitpid(pid, 0)
 
+    def close(self) -> None:
+        """Give it up; sandboxes that have started from it have copies."""
+        os.close(self.mount_fd)
+
 
 def _build_and_hold(plan: dict, done: int, hold: int) -> None:
     """Build the template, and live until it has been taken hold of. Never returns."""
