@@ -39,6 +39,7 @@ _MINIMUM_VERSION = (0, 8, 0)
 _DEFAULT_DISK_BYTES = 1 << 30
 _SHM_BYTES = 64 << 20
 _NOFILE = 4096
+_MAX_TRIES = 10
 
 # What a sandbox consists of beside what its user starts: bwrap, its first process, and one that
 # waits to become the next command.
@@ -98,7 +99,8 @@ class BubblewrapBackend:
             )
         _tmpfs_sizes(spec)
         if spec.image not in (None, "host"):
-            self._plan(spec)
+            with contextlib.suppress(FileNotFoundError):  # it is being replaced
+                self._plan(spec)
 
     def start(
         self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0
@@ -106,8 +108,7 @@ class BubblewrapBackend:
         """Start a sandbox; see ``Backend.start``."""
         self.check(spec)
         with contextlib.ExitStack() as stack:
-            plan = self._plan(spec)
-            held = self._hold(plan)
+            plan, held = self._held_plan(spec)
             stack.callback(self._uses.release, held)
             request = _start_request(plan, spec, _group_limits(spec, self.capabilities))
             sock = self._running_launcher().start(request, plan.key, plan.template)
@@ -126,16 +127,17 @@ class BubblewrapBackend:
             raise SpecError("read_only directories can be shown in image='host' only")
         return imaged.image_plan(str(spec.image), Store())
 
-    def _hold(self, plan: Plan) -> tuple[str, ...]:
-        """Keep an image from being removed while a sandbox of it runs."""
-        if plan.image is None:
-            return ()
-        try:
-            return self._uses.hold(Store(), plan.image.layers)
-        except FileNotFoundError as error:
-            raise ImageNotFound(
-                f"image {plan.image.name!r} was removed or replaced just now; try again"
-            ) from error
+    def _held_plan(self, spec: SandboxSpec) -> tuple[Plan, tuple[str, ...]]:
+        """Return a plan, and keep its image from being removed while a sandbox of it runs."""
+        for _ in range(_MAX_TRIES):
+            with contextlib.suppress(FileNotFoundError):  # it is being replaced
+                plan = self._plan(spec)
+                if plan.image is None:
+                    return plan, ()
+                return plan, self._uses.hold(Store(), plan.image.layers)
+        raise ImageNotFound(
+            f"image {spec.image!r} is replaced all the time; start from a name that stays"
+        )
 
     def _running_launcher(self) -> Launcher:
         with self._lock:

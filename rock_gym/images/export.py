@@ -6,6 +6,7 @@ That is an archive with both descriptions of the same blobs: an OCI layout, and 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -13,7 +14,6 @@ import os
 import stat
 import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -25,6 +25,8 @@ from rock_gym.images.unpack import OPAQUE, WHITEOUT, opaque_attribute
 
 _BLOBS = "blobs/sha256"
 _TYPE = "application/vnd.oci.image"
+_BLOCK_BYTES = 512
+_MAX_HOLE_BYTES = 1 << 30
 
 
 def export_image(name: str, target: str | os.PathLike[str], store: Store | None = None) -> Image:
@@ -46,7 +48,7 @@ def export_image(name: str, target: str | os.PathLike[str], store: Store | None 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         held += [store.hold(layer) for layer in image.layers]
-        with open(temporary, "xb") as file:
+        with store.reading_closed(), open(temporary, "xb") as file:
             _Export(file, image).run([store.layer_path(layer) for layer in image.layers])
         os.replace(temporary, path)
     except OSError as error:
@@ -173,7 +175,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 def _write_layer(tar: tarfile.TarFile, path: str) -> None:
     root = trees.open_directory(path)
     try:
-        _Writer(tar).folder(root, "")
+        _Writer(tar).folder(root, "", os.fstat(root))
     finally:
         os.close(root)
 
@@ -187,8 +189,8 @@ class _Writer:
         self._owners = os.geteuid() == 0
         self._opaque = opaque_attribute()
 
-    def folder(self, fd: int, path: str) -> None:
-        self._add(path or ".", os.fstat(fd), tarfile.DIRTYPE)
+    def folder(self, fd: int, path: str, found: os.stat_result) -> None:
+        self._add(path or ".", found, tarfile.DIRTYPE)
         prefix = f"{path}/" if path else ""
         if path and self._opaque in os.listxattr(fd):
             self._add(prefix + OPAQUE, None, tarfile.REGTYPE)
@@ -196,10 +198,12 @@ class _Writer:
             self._one(fd, name, prefix + name)
 
     def _one(self, parent: int, name: str, path: str) -> None:
+        if name.startswith(WHITEOUT):
+            raise ImageError(f"{path!r} cannot be exported: in archives such a name removes a file")
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         kind = found.st_mode
         if stat.S_ISDIR(kind):
-            _with(trees.open_directory(name, parent), lambda fd: self.folder(fd, path))
+            self._inner(parent, name, path, found)
         elif stat.S_ISCHR(kind):
             folder, _, name = path.rpartition("/")
             self._add(
@@ -214,9 +218,31 @@ class _Writer:
                 self._add(path, found, tarfile.LNKTYPE, self._linked[found.st_ino])
                 return
             self._linked[found.st_ino] = path
-            _with(trees.open_file(name, parent), lambda fd: self._file(fd, path, found))
+            fd = trees.open_file(name, parent)
+            try:
+                self._file(fd, path, found)
+            finally:
+                os.close(fd)
+
+    def _inner(self, parent: int, name: str, path: str, found: os.stat_result) -> None:
+        fd = trees.open_directory(name, parent)
+        # Without the right to enter it, an ordinary user could not open what is in it.
+        closed = not self._owners and found.st_mode & stat.S_IRWXU != stat.S_IRWXU
+        try:
+            if closed:
+                os.fchmod(fd, stat.S_IRWXU)
+            self.folder(fd, path, found)
+        finally:
+            if closed:
+                os.fchmod(fd, stat.S_IMODE(found.st_mode))
+            os.close(fd)
 
     def _file(self, fd: int, path: str, found: os.stat_result) -> None:
+        if _hole_bytes(fd, found) > _MAX_HOLE_BYTES:
+            raise ImageError(
+                f"{path!r} cannot be exported: it is a hole of {found.st_size} bytes, which an "
+                "archive would be filled with"
+            )
         with open(fd, "rb", closefd=False) as content:
             self._add(path, found, tarfile.REGTYPE, content=content)
 
@@ -239,8 +265,19 @@ class _Writer:
         self._tar.addfile(entry, content)
 
 
-def _with(fd: int, action: Callable[[int], None]) -> None:
+def _hole_bytes(fd: int, found: os.stat_result) -> int:
+    """Return how much of a file is nowhere: a sandbox can make one larger than any disk."""
+    if found.st_blocks * _BLOCK_BYTES >= found.st_size:
+        return 0
+    data = end = 0
     try:
-        action(fd)
+        while end < found.st_size:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+            data += end - start
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # nothing but a hole is left
+            raise
     finally:
-        os.close(fd)
+        os.lseek(fd, 0, os.SEEK_SET)
+    return found.st_size - data

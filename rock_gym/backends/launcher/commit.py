@@ -18,6 +18,7 @@ from packets import pass_file
 
 MAX_DEPTH = 256
 SMALL_BYTES = 65536
+CHUNK_BYTES = 1 << 24
 BLOCK_BYTES = 512
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -41,6 +42,7 @@ def run(mounts: int, target: int, sock: socket.socket, request: dict) -> None:
         os.umask(0)
         copy = _Copy(target, request["kuid"], request["run_dir"].strip("/"))
         source = os.open(overlay.UPPER, _DIRECTORY)
+        copy.limit_to(os.fstatvfs(source))
         copy.directory(source, target, "", 0)
         # Whoever owns the store has to be able to enter, whatever the sandbox's root says.
         os.fchmod(target, stat.S_IMODE(os.fstat(target).st_mode) | stat.S_IRWXU)
@@ -62,12 +64,27 @@ class _Copy:
 
     def __init__(self, target: int, base: int | None, skipped: str) -> None:
         self.size = 0
+        self._bytes_left = self._entries_left = 0
         self._target = target
         self._base = base
         self._skipped = skipped
         self._linked: dict[int, str] = {}
         # The kernel lets only the mounter's own kind of these be seen and set.
         self._own = "user.overlay." if base is None else "trusted.overlay."
+
+    def limit_to(self, disk: os.statvfs_result) -> None:
+        """Copy no more than there can be at any one moment.
+
+        A sandbox that empties what was copied and fills what comes next would have no end.
+        """
+        self._bytes_left = disk.f_blocks * disk.f_frsize
+        self._entries_left = disk.f_files
+
+    def _take(self, size: int, entries: int = 0) -> None:
+        self._bytes_left -= size
+        self._entries_left -= entries
+        if self._bytes_left < 0 or self._entries_left < 0:
+            raise OSError(errno.EFBIG, "its files change faster than they can be copied")
 
     def directory(self, source: int, target: int, path: str, depth: int) -> None:
         """Copy what is in a directory, and then what it is itself."""
@@ -90,6 +107,7 @@ class _Copy:
         self, source: int, target: int, name: str, path: str, found: os.stat_result, depth: int
     ) -> None:
         kind = found.st_mode
+        self._take(0, entries=1)
         if stat.S_ISDIR(kind):
             inner = os.open(name, _DIRECTORY, dir_fd=source)
             try:
@@ -126,7 +144,7 @@ class _Copy:
                 return
             made = os.open(name, _NEW, 0o600, dir_fd=target)
             try:
-                _copy_content(file, made, found.st_size)
+                self._copy_content(file, made, found.st_size)
                 self._attributes(file, made)
                 self._finish(made, found)
             finally:
@@ -136,6 +154,32 @@ class _Copy:
                 self._linked[found.st_ino] = path
         finally:
             os.close(file)
+
+    def _copy_content(self, source: int, target: int, size: int) -> None:
+        """Copy a file that may change meanwhile: never more than it had, and holes stay holes."""
+        if size <= SMALL_BYTES:
+            data = os.read(source, size)
+            self._take(len(data))
+            while data:
+                data = data[os.write(target, data) :]
+            return
+        os.ftruncate(target, size)
+        start = 0
+        while start < size:
+            try:
+                start = os.lseek(source, start, os.SEEK_DATA)
+                end = min(size, os.lseek(source, start, os.SEEK_HOLE))
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return  # nothing but a hole is left
+                raise
+            os.lseek(target, start, os.SEEK_SET)
+            while start < end:
+                count = os.sendfile(target, source, start, min(end - start, CHUNK_BYTES))
+                if count == 0:
+                    return
+                start += count
+                self._take(count)
 
     def _attributes(self, source: int, target: int) -> None:
         """Copy extended attributes: those of users, and that which makes a directory opaque."""
@@ -162,28 +206,3 @@ class _Copy:
             os.fchown(target, *self._owner(found))
         os.fchmod(target, stat.S_IMODE(found.st_mode))
         os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
-
-
-def _copy_content(source: int, target: int, size: int) -> None:
-    """Copy a file that may change meanwhile: never more than it had, and holes stay holes."""
-    if size <= SMALL_BYTES:
-        data = os.read(source, size)
-        while data:
-            data = data[os.write(target, data) :]
-        return
-    os.ftruncate(target, size)
-    start = 0
-    while start < size:
-        try:
-            start = os.lseek(source, start, os.SEEK_DATA)
-            end = min(size, os.lseek(source, start, os.SEEK_HOLE))
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return  # nothing but a hole is left
-            raise
-        os.lseek(target, start, os.SEEK_SET)
-        while start < end:
-            count = os.sendfile(target, source, start, end - start)
-            if count == 0:
-                return
-            start += count
