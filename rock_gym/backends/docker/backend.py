@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from rock_gym.backends.base import Capabilities
+from rock_gym.backends.base import Capabilities, Container
 from rock_gym.backends.docker import protocol, settings, side
 from rock_gym.backends.docker.container import DockerContainer, Made
 from rock_gym.backends.docker.engine import Engine
@@ -102,7 +102,7 @@ class DockerBackend:
         side.check(spec)
         self.images.check(spec)
 
-    def start(self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0) -> DockerContainer:
+    def start(self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0) -> Container:
         """Start a container; see ``Backend.start``."""
         self.check(spec)
         deadline = time.monotonic() + timeout_s
