@@ -26,10 +26,10 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).parents[1])
 
-from benchmarks import gem_rows, image_rows, pool_rows, sandbox_rows
+from benchmarks import gem_rows, image_rows, pool_rows, sandbox_rows, vector_rows
 from benchmarks.table import HEADINGS, ROWS, Samples, line
 
-MODULES = (sandbox_rows, gem_rows, pool_rows, image_rows)
+MODULES = (sandbox_rows, gem_rows, pool_rows, image_rows, vector_rows)
 
 
 def run_apart(number: int, scale: float, cpu: int) -> Samples:

@@ -18,6 +18,7 @@ class Samples:
 
 
 Cpus = Literal["one", "two", "any"]
+Unit = Literal["us", "ms", "s", "MB"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Row:
     count: int
     bar: float
     against: Literal["ratio", "above", "value"]
-    unit: Literal["us", "ms", "s", "MB"]
+    unit: Unit
     measure: Callable[[int], Samples]
     cpus: Cpus
 
@@ -45,7 +46,7 @@ def row(
     count: int,
     bar: float,
     against: Literal["ratio", "above", "value"],
-    unit: Literal["us", "ms", "s", "MB"],
+    unit: Unit,
     cpus: Cpus = "any",
 ) -> Callable[[Callable[[int], Samples]], Callable[[int], Samples]]:
     """Add a function to the table.

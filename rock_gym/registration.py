@@ -17,6 +17,7 @@ __all__ = ["GENERIC_ID", "make", "register_all"]
 
 GENERIC_ID = "rock/Gem-v0"
 _ENTRY_POINT = "rock_gym.envs.gem_env:GemEnv"
+_VECTOR_ENTRY_POINT = "rock_gym.envs.vector_env:SandboxVectorEnv"
 
 
 def register_all() -> None:
@@ -50,7 +51,12 @@ def make(gem_id: str, **kwargs: Any) -> gym.Env[str, str]:
 def _register(gym_id: str, kwargs: dict[str, Any]) -> None:
     # Registering an id again makes gymnasium warn, and a reload has nothing new to say.
     if gym_id not in gym.registry:
-        gym.register(gym_id, entry_point=_ENTRY_POINT, kwargs=kwargs)
+        gym.register(
+            gym_id,
+            entry_point=_ENTRY_POINT,
+            vector_entry_point=_VECTOR_ENTRY_POINT,
+            kwargs=kwargs,
+        )
 
 
 def _check_unknown(gem_id: str) -> None:

@@ -12,14 +12,26 @@ if TYPE_CHECKING:
     from rock_gym.envs.actions import sample_action
     from rock_gym.envs.gem_env import EnvClosed, GemEnv, ResetNeeded
     from rock_gym.envs.spaces import ActionText, Unicode
+    from rock_gym.envs.vector_env import EpisodeOver, SandboxVectorEnv
 
-__all__ = ["ActionText", "EnvClosed", "GemEnv", "ResetNeeded", "Unicode", "sample_action"]
+__all__ = [
+    "ActionText",
+    "EnvClosed",
+    "EpisodeOver",
+    "GemEnv",
+    "ResetNeeded",
+    "SandboxVectorEnv",
+    "Unicode",
+    "sample_action",
+]
 
 _HOMES = {
     "ActionText": "spaces",
     "EnvClosed": "gem_env",
+    "EpisodeOver": "vector_env",
     "GemEnv": "gem_env",
     "ResetNeeded": "gem_env",
+    "SandboxVectorEnv": "vector_env",
     "Unicode": "spaces",
     "sample_action": "actions",
 }

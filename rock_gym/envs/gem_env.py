@@ -6,6 +6,7 @@ The first ``reset`` leases a process from a pool, and ``close`` gives it back.
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 import warnings
@@ -33,7 +34,14 @@ from rock_gym.errors import (
     SandboxLost,
     SpecError,
 )
-from rock_gym.gem.worker import EnvConfig, EnvWorker, ResetReply, lease_worker, with_guest
+from rock_gym.gem.worker import (
+    EnvConfig,
+    EnvWorker,
+    ResetReply,
+    StepReply,
+    lease_worker,
+    with_guest,
+)
 from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
 
@@ -193,11 +201,46 @@ class GemEnv(gym.Env[str, str], EzPickle):
             BackendUnavailable: If no sandbox can run here.
             StartFailed: If one did not start.
         """
+        gem_seed = self.draw_seed(seed)
+        return self.began(self._begin(gem_seed), gem_seed)
+
+    # The halves of reset and step, for those who send to many before they receive: a vector
+    # environment drives the worker itself.
+
+    @property
+    def worker(self) -> EnvWorker | None:
+        """The process that plays, if there is one."""
+        return self._own_worker()
+
+    @property
+    def playing(self) -> bool:
+        """Whether an episode is under way."""
+        return self._in_episode
+
+    def draw_seed(self, seed: int | None) -> int:
+        """Return the seed that GEM gets for a reset with ``seed``; the episode is over."""
         self._check_open()
         super().reset(seed=seed)
-        gem_seed = self._gem_seed(seed)
         self._in_episode = False
-        reply = self._begin(gem_seed)
+        if seed is not None and seed < _SEEDS:
+            return int(seed)
+        # GEM takes 32 bits. Larger seeds decide what np_random draws, and so what GEM gets.
+        return int(self.np_random.integers(_SEEDS))
+
+    def next_seed(self) -> int:
+        """Return what ``draw_seed(None)`` would, without drawing."""
+        return int(copy.deepcopy(self.np_random).integers(_SEEDS))
+
+    def lease(self, timeout_s: float | None) -> EnvWorker:
+        """Lease a worker, which is the caller's until ``adopt``. From any thread."""
+        return lease_worker(self._config, self._find_pool(), self._envs_per_sandbox, timeout_s)
+
+    def adopt(self, worker: EnvWorker | None) -> None:
+        """Play by this worker from now on. The old one is the caller's."""
+        self._worker, self._pid = worker, os.getpid()
+
+    def began(self, reply: ResetReply, gem_seed: int) -> tuple[str, dict[str, Any]]:
+        """Return what reset returns, made of the worker's reply."""
         text = self._check_length(self._compose(reply.observation, reply.info))
         self._rules = self._text = text
         self._in_episode = True
@@ -228,6 +271,10 @@ class GemEnv(gym.Env[str, str], EzPickle):
         except BaseException as error:
             self._after(error)
             raise
+        return self.stepped(reply)
+
+    def stepped(self, reply: StepReply) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Return what step returns, made of the worker's reply."""
         self._text = self._check_length(self._compose(reply.observation, reply.info))
         terminated, truncated = bool(reply.terminated), bool(reply.truncated)
         self._in_episode = not (terminated or truncated)
@@ -296,12 +343,6 @@ class GemEnv(gym.Env[str, str], EzPickle):
 
         return draw_text(self._text)
 
-    def _gem_seed(self, seed: int | None) -> int:
-        if seed is not None and seed < _SEEDS:
-            return int(seed)
-        # GEM takes 32 bits. Larger seeds decide what np_random draws, and so what GEM gets.
-        return int(self.np_random.integers(_SEEDS))
-
     def _compose(self, text: str, info: dict[str, Any]) -> str:
         parts = [info.get("prefix"), text, info.get("suffix")]
         composed = ""
@@ -338,10 +379,8 @@ class GemEnv(gym.Env[str, str], EzPickle):
     def _lease(self, deadline: float | None) -> EnvWorker:
         worker = self._own_worker()
         if worker is None:
-            worker = lease_worker(
-                self._config, self._find_pool(), self._envs_per_sandbox, _left(deadline)
-            )
-            self._worker, self._pid = worker, os.getpid()
+            worker = self.lease(_left(deadline))
+            self.adopt(worker)
         return worker
 
     def _find_pool(self) -> SandboxPool:

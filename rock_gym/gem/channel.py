@@ -128,6 +128,25 @@ class HostChannel(Generic[T]):
                 timeout_s = deadline - now
         return message
 
+    def take(self) -> T | None:
+        """Return the next message, or None at once if it is not all there; raises as ``receive``.
+
+        Cheaper than ``receive``: nothing is polled.
+        """
+        frames = self._frames
+        message = frames.take() if frames else None
+        while message is None:
+            try:
+                data = self._recv()
+            except BlockingIOError:
+                return None
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise EOFError("the other end is gone")
+            message = frames.take(data)
+        return message
+
     def close(self) -> None:
         """Close the socket. Twice is fine."""
         self._sock.close()
@@ -165,11 +184,22 @@ class EnvChannel(HostChannel[wire.EnvReply]):
     def greet(self, timeout_s: float | None = None) -> wire.EnvReply:
         """Wait for the process's hello and for what comes after it; raises as ``receive``."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        reply = self.receive(timeout_s)
-        if not isinstance(reply, wire.Hello):
-            raise wire.WireError(f"a {type(reply).__name__} came before any hello")
-        self.greeted = True
+        self._check_hello(self.receive(timeout_s))
         return self.receive(None if deadline is None else deadline - time.monotonic())
+
+    def take_greeted(self) -> wire.EnvReply | None:
+        """As ``take``, for a process that may not have said hello yet."""
+        if not self.greeted:
+            hello = self.take()
+            if hello is None:
+                return None
+            self._check_hello(hello)
+        return self.take()
+
+    def _check_hello(self, message: wire.EnvReply) -> None:
+        if not isinstance(message, wire.Hello):
+            raise wire.WireError(f"a {type(message).__name__} came before any hello")
+        self.greeted = True
 
     def _recv_first(self) -> bytes:
         """Read with the sender's credentials, once: later reads cost less without."""

@@ -193,6 +193,8 @@ def _run_environment(sock: socket.socket, control: _Control, guest: int, run_dir
             os._exit(1)
         # Left ignored, it would make every subprocess look as if it had ended well.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Woken up, it waits for its turn and does not interrupt who is about to wake up others.
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         control.close()
         channel = wire.Channel(sock, wire.ENV_REQUESTS)
         channel.send(wire.Hello())

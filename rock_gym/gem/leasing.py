@@ -58,6 +58,19 @@ class _Entry:
         return self.guest is None or self.guest.is_alive()
 
 
+class _Count:
+    """A number that threads change: how many have not left."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._number = 1
+
+    def add(self, change: int) -> int:
+        with self._lock:
+            self._number += change
+            return self._number
+
+
 class Seat:
     """The right to have one environment in a guest.
 
@@ -73,11 +86,19 @@ class Seat:
         self.alone = entry.capacity == 1
         self._guests = guests
         self._entry: _Entry | None = entry
+        self._sharers = _Count()
+
+    def share(self) -> Seat:
+        """Return the same seat for a second process. It is free when both have left it."""
+        self._sharers.add(1)
+        shared = copy.copy(self)
+        shared.fresh = False
+        return shared
 
     def leave(self) -> None:
         """Give it up. Twice is fine."""
         entry, self._entry = self._entry, None
-        if entry is not None:
+        if entry is not None and self._sharers.add(-1) == 0:
             self._guests.leave(entry)
 
 

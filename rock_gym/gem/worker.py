@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     from rock_gym.sandbox import Sandbox
     from rock_gym.spec import SandboxSpec
 
-__all__ = ["EnvConfig", "EnvWorker", "ResetReply", "StepReply", "lease_worker", "with_guest"]
+__all__ = [
+    "EnvConfig",
+    "EnvWorker",
+    "ResetReply",
+    "StepReply",
+    "lease_worker",
+    "seats_per_sandbox",
+    "with_guest",
+]
 
 _SEND_S = 30.0
 
@@ -97,12 +105,7 @@ def lease_worker(
         StartFailed: If the sandbox, or GEM in it, did not come up.
         SandboxLost: If the sandbox died meanwhile.
     """
-    record = catalog.find(config.gem_id)
-    capacity = envs_per_sandbox
-    if capacity is None:
-        capacity = record.envs_per_sandbox if record is not None else 1
-    if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
-        raise SpecError(f"envs_per_sandbox must be a number from 1, not {envs_per_sandbox!r}")
+    capacity = seats_per_sandbox(config.gem_id, envs_per_sandbox)
     python = find_guest_python(config.guest_python)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
@@ -119,6 +122,25 @@ def lease_worker(
             raise
 
 
+def seats_per_sandbox(gem_id: str, wanted: int | None = None) -> int:
+    """Return how many environments share a sandbox.
+
+    Args:
+        gem_id: What they are.
+        wanted: What the user asked for, or None.
+
+    Raises:
+        SpecError: If that makes no sense.
+    """
+    record = catalog.find(gem_id)
+    capacity = wanted
+    if capacity is None:
+        capacity = record.envs_per_sandbox if record is not None else 1
+    if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
+        raise SpecError(f"envs_per_sandbox must be a number from 1, not {wanted!r}")
+    return capacity
+
+
 class EnvWorker:
     """One environment in a process of its own, in a sandbox. Made by ``lease_worker``.
 
@@ -131,6 +153,7 @@ class EnvWorker:
 
     Attributes:
         config: What the environment is made with.
+        forks: How many processes it has had. ``fileno`` is another with each.
     """
 
     def __init__(self, config: EnvConfig, seat: Seat) -> None:
@@ -140,6 +163,7 @@ class EnvWorker:
         self._sandbox = seat.guest.sandbox
         self._channel: EnvChannel | None = None
         self._awaited: str | None = None
+        self.forks = 0
         # Held while the socket is in use, which must not be closed then: its number could be
         # another's at once.
         self._using = threading.Lock()
@@ -157,6 +181,24 @@ class EnvWorker:
     def sandbox(self) -> Sandbox:
         """The sandbox it runs in."""
         return self._sandbox
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has its sandbox to itself."""
+        return self._seat.alone
+
+    def twin(self) -> EnvWorker:
+        """Return another process of the same environment, on the same place.
+
+        Raises:
+            SandboxLost: If the sandbox or the guest died.
+        """
+        seat = self._seat.share()
+        try:
+            return EnvWorker(self.config, seat)
+        except BaseException:
+            seat.leave()
+            raise
 
     @property
     def pid(self) -> int | None:
@@ -239,14 +281,14 @@ class EnvWorker:
 
     def receive(self, timeout_s: float | None = None) -> ResetReply | StepReply:
         """Wait for the answer to what was sent; raises as ``reset`` and ``step``."""
-        reply = self._receive(timeout_s)
+        reply = self._receive(True, timeout_s)
         if reply is None:
             self.expire(timeout_s)
         return reply
 
     def try_receive(self) -> ResetReply | StepReply | None:
         """Return the answer if it is there, else None at once; raises as ``receive``."""
-        return self._receive(0)
+        return self._receive(False)
 
     def expire(self, timeout_s: float | None = None) -> NoReturn:
         """Kill the process because it has taken too long.
@@ -291,6 +333,7 @@ class EnvWorker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         channel = EnvChannel(ours)
         self._channel = channel
+        self.forks += 1
         try:
             with theirs:
                 self._guest.fork(self.config.gem_id, self._is_preloadable(), theirs)
@@ -307,12 +350,15 @@ class EnvWorker:
         missing = record is not None and record.needs == "data set" and self.config.dataset is None
         return not self._seat.alone and not missing
 
-    def _receive(self, timeout_s: float | None) -> ResetReply | StepReply | None:
+    def _receive(self, wait: bool, timeout_s: float | None = None) -> ResetReply | StepReply | None:
         channel = self._channel
         if channel is None or self._awaited is None:
             raise EnvError("nothing was asked for; reset first", sandbox_id=self._sandbox.id)
         try:
             with self._using:
+                if not wait:
+                    taken = channel.take_greeted()
+                    return None if taken is None else self._accept(taken)
                 reply = channel.receive(timeout_s) if channel.greeted else channel.greet(timeout_s)
             return self._accept(reply)
         except TimeoutError:

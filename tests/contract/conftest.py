@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.contract import images
 
 HERE = Path(__file__).parent
 
@@ -14,3 +17,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(60))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store of images that is the tests' own."""
+    from rock_gym.images import trees
+
+    path = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROCK_GYM_DATA", str(path))
+        yield path
+    trees.remove(str(path))
+
+
+@pytest.fixture(scope="session")
+def base(backend: str, data: Path) -> Iterator[str]:
+    """The image that tests of images start from, on the backend under test."""
+    images.make_base(backend, images.BASE)
+    yield images.BASE
+    images.remove(backend, images.BASE)

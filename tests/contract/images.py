@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+BASE = "rock-gym-test-base"
 VARIABLE = "ROCK_GYM_TEST_BASE_TAR"
 
 

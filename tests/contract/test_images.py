@@ -14,24 +14,6 @@ from rock_gym import Sandbox
 from rock_gym.errors import ImageNotFound, SpecError
 from tests.contract import images
 
-BASE = "rock-gym-test-base"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A store of the tests' own."""
-    path = tmp_path_factory.mktemp("data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROCK_GYM_DATA", str(path))
-        yield path
-
-
-@pytest.fixture(scope="module")
-def base(backend: str, data: Path) -> Iterator[str]:
-    images.make_base(backend, BASE)
-    yield BASE
-    images.remove(backend, BASE)
-
 
 @pytest.fixture
 def run(backend: str, base: str, name: str) -> Iterator[Callable[..., Sandbox]]:
@@ -210,7 +192,7 @@ def test_a_chain_of_commits(run: Callable[..., Sandbox], backend: str) -> None:
     """Each is based on the one before; what one removes, later ones do not have."""
     length = 30
     names = [f"rock-gym-test-chain-{n}" for n in range(length)]
-    image = BASE
+    image = images.BASE
     try:
         for n, name in enumerate(names):
             with Sandbox.start(image, backend=backend) as sandbox:

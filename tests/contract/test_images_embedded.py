@@ -19,16 +19,20 @@ from rock_gym.images import Store
 from rock_gym.images.archive import import_image
 from rock_gym.images.export import export_image
 from tests.contract import images
-from tests.contract.test_images import BASE, data, output  # noqa: F401 (a fixture)
+from tests.contract.test_images import output
 from tests.images import archives as make
 
 EMBEDDED = "bubblewrap"
 
 
 @pytest.fixture(scope="module")
-def base(data: Path) -> str:  # noqa: F811
-    images.make_base(EMBEDDED, BASE)
-    return BASE
+def base(data: Path) -> str:
+    """The same as on the backend under test, where that is the embedded one."""
+    try:
+        Store().get(images.BASE)
+    except ImageNotFound:
+        images.make_base(EMBEDDED, images.BASE)
+    return images.BASE
 
 
 @pytest.fixture
@@ -39,7 +43,7 @@ def run(base: str) -> Iterator[Callable[..., Sandbox]]:
         )
 
 
-def test_an_unknown_image_names_all_ways(data: Path) -> None:  # noqa: F811
+def test_an_unknown_image_names_all_ways(data: Path) -> None:
     with pytest.raises(ImageNotFound) as caught:
         Sandbox.start("python:3.11", backend=EMBEDDED)
     for way in ("image import", "image pull", "'host'", "directory", "docker"):
@@ -56,7 +60,7 @@ def test_the_system_is_no_image(path: str) -> None:
 
 def test_a_root_directory(run: Callable[..., Sandbox]) -> None:
     """Used as it is, and never written to; it cannot be committed, and the error says what can."""
-    image = Store().get(BASE)
+    image = Store().get(images.BASE)
     root = Store().layer_path(image.layers[0])
     sandbox = run(root)
     output(sandbox, "echo x > /etc/x; rm /etc/issue")
@@ -67,7 +71,7 @@ def test_a_root_directory(run: Callable[..., Sandbox]) -> None:
         sandbox.commit("x")
 
 
-def test_host_cannot_be_committed(data: Path) -> None:  # noqa: F811
+def test_host_cannot_be_committed(data: Path) -> None:
     with (
         Sandbox.start(backend=EMBEDDED) as sandbox,
         pytest.raises(SpecError, match="image import"),
@@ -79,10 +83,10 @@ def test_an_image_in_use_cannot_be_removed(run: Callable[..., Sandbox]) -> None:
     """Nor what it is based on; a sandbox that was stopped still uses it, as it can be restarted."""
     sandbox = run()
     with pytest.raises(ImageError, match="in use"):
-        Store().remove(BASE)
+        Store().remove(images.BASE)
     sandbox.stop()
     with pytest.raises(ImageError, match="in use"):
-        Store().remove(BASE)
+        Store().remove(images.BASE)
     sandbox.restart()
     assert "bookworm" in output(sandbox, "cat /etc/os-release")
 
@@ -114,7 +118,7 @@ def test_the_settings_of_an_image(run: Callable[..., Sandbox], tmp_path: Path) -
     layout = make.lay_out(tmp_path / "layout", {**files, "index.json": index, "oci-layout": b"{}"})
     os.symlink(tar, layout / "blobs/sha256" / found)
     image = import_image(layout, "settings")
-    assert image.layers == Store().get(BASE).layers
+    assert image.layers == Store().get(images.BASE).layers
     sandbox = run("settings")
     assert sandbox.workdir == "/a/b"
     assert output(sandbox, "pwd; echo $GREETING; echo $PATH") == (
@@ -180,7 +184,7 @@ os.symlink('x' * 4000, '/evil/long')
 """
 
 
-def test_a_commit_of_hostile_files(run: Callable[..., Sandbox], data: Path) -> None:  # noqa: F811
+def test_a_commit_of_hostile_files(run: Callable[..., Sandbox], data: Path) -> None:
     """They stay what they are, in a directory that nobody else can enter."""
     sandbox = run()
     sandbox.execute(HOSTILE, check=True)

@@ -1,0 +1,471 @@
+"""Many environments as one: a gymnasium vector environment in which each has its own pace.
+
+All sends go out before any answer is awaited, and answers are taken as they come, by one wait over
+all sockets. Whoever does not want to wait for the slowest sends and receives by parts.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import iterate
+
+from rock_gym.envs.gem_env import EnvClosed, ResetNeeded
+from rock_gym.envs.vector_arguments import check_mode, check_steps, split_options, spread_seed
+from rock_gym.envs.vector_async import AsyncHalves
+from rock_gym.envs.vector_infos import merge_infos
+from rock_gym.envs.vector_players import Cast, cast_functions, cast_gem
+from rock_gym.envs.vector_poller import Poller
+from rock_gym.envs.vector_slots import Player, Slot
+from rock_gym.envs.vector_spaces import (
+    batch_actions,
+    batch_observations,
+    check_spaces,
+    make_batcher,
+)
+from rock_gym.errors import SpecError
+
+__all__ = ["EpisodeOver", "SandboxVectorEnv"]
+
+_CLOSE_S = 4.0
+
+Batch = tuple[Any, Any, Any, Any, dict[str, Any]]
+
+
+class EpisodeOver(ResetNeeded, AssertionError):
+    """Raised when a finished episode is stepped and autoreset is disabled: reset it first."""
+
+
+class SandboxVectorEnv(AsyncHalves, VectorEnv[Any, Any, Any]):
+    """GEM environments in sandboxes, or any gymnasium environments in threads, as one.
+
+    A fault of one environment (a limit, a crash, a sandbox that died) ends its episode as
+    truncated, with reward 0.0 and its kind in ``infos["fault"]``; it touches no other, and the next
+    episode begins in a fresh process or sandbox. What is wrong for all alike, such as a backend
+    that does not work here, is raised.
+
+    Infos are merged without loss: where the values of a key have no common type that holds them
+    all, their array is one of objects.
+
+    Args:
+        env_fns: Functions that make gymnasium environments, each run in a thread of its own. Then
+            all that concerns GEM and sandboxes is left out.
+        num_envs: How many environments.
+        gem_id: The GEM id of all of them.
+        gem_ids: One GEM id for each, or for each group.
+        autoreset_mode: When a finished episode is followed by the next: ``"NextStep"``,
+            ``"SameStep"`` or ``"Disabled"``, as gymnasium has them.
+        max_episode_steps: After how many steps an episode is truncated. None or -1 for never.
+        group_size: How many environments in a row share each seed, and so begin the same episode.
+        on_fault: ``"truncate"``, or ``"raise"``; None for the former with sandboxes and the latter
+            with ``env_fns``.
+        speculative_reset: Whether to prepare each next episode in a second process while this one
+            is played; seeds stay what they are. None for where resets are known to be slow.
+        copy: Whether observations are the caller's own, or may be overwritten by the next ones.
+        observation_mode: As gymnasium's vectorizers have it. Only with ``env_fns``.
+        **kwargs: As ``GemEnv`` takes them. With ``env_fns``: ``step_timeout`` and
+            ``reset_timeout``, by default none; ``max_concurrency``; and what gymnasium's
+            vectorizers take about processes, which threads have no use for.
+
+    Raises:
+        SpecError: If an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        env_fns: Iterable[Callable[[], gym.Env[Any, Any]]] | None = None,
+        *,
+        num_envs: int | None = None,
+        gem_id: str | None = None,
+        gem_ids: Sequence[str] | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+        group_size: int = 1,
+        on_fault: str | None = None,
+        speculative_reset: bool | None = None,
+        copy: bool = True,
+        observation_mode: str | tuple[gym.Space[Any], gym.Space[Any]] = "same",
+        **kwargs: Any,
+    ) -> None:
+        self.closed = True  # until there is something to close
+        self.autoreset_mode = check_mode(autoreset_mode)
+        limit = check_steps(max_episode_steps)
+        if on_fault not in (None, "truncate", "raise"):
+            raise SpecError(f"on_fault must be 'truncate' or 'raise', not {on_fault!r}")
+        self._poller = Poller()
+        try:
+            if env_fns is not None:
+                if (num_envs, gem_id, gem_ids, speculative_reset) != (None,) * 4:
+                    raise SpecError("env_fns= goes with nothing that is about GEM")
+                cast = cast_functions(self._poller, list(env_fns), **kwargs)
+            else:
+                cast = cast_gem(
+                    self._poller, gem_id, gem_ids, num_envs, group_size, speculative_reset, kwargs
+                )
+        except BaseException:
+            self._poller.close()
+            raise
+        self.closed = False
+        self._group_size = group_size
+        self._pid = os.getpid()
+        self._begin(cast, limit, on_fault)
+        try:
+            self._set_spaces(observation_mode, copy)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, cast: Cast, limit: int | None, on_fault: str | None) -> None:
+        raises = on_fault == "raise" or (on_fault is None and not cast.texts)
+        blank = "" if cast.texts else None
+        self._players: tuple[Player, ...] = cast.players
+        self._leases = cast.leases
+        self._texts = cast.texts
+        self._slots = [
+            Slot(player, self.autoreset_mode, limit, raises, blank) for player in cast.players
+        ]
+        self.num_envs = len(self._slots)
+        self._ready: list[int] = []
+        self._awaited = 0
+        self._next_deadline = math.inf
+        # Threads do not end of themselves when this object is forgotten.
+        self._finalizer = weakref.finalize(self, _abandon, self._players, self._poller)
+
+    def _set_spaces(self, mode: Any, copy: bool) -> None:
+        envs = self.envs
+        self.metadata = {**envs[0].metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = envs[0].render_mode
+        self.observation_space, self.single_observation_space = batch_observations(envs, mode)
+        self.single_action_space = envs[0].action_space
+        check_spaces(envs, self.single_observation_space, self.single_action_space, mode == "same")
+        self.action_space = batch_actions(envs)
+        self._batch_observations = make_batcher(self.single_observation_space, copy)
+
+    @property
+    def envs(self) -> list[gym.Env[Any, Any]]:
+        """The environments. Look, but let nothing but this vector step or reset them."""
+        return [player.env for player in self._players]
+
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """Each environment's generator."""
+        return self.get_attr("np_random")
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The seed of each environment's generator."""
+        return self.get_attr("np_random_seed")
+
+    # All at once
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode in every environment, or in those of ``options["reset_mask"]``.
+
+        What was sent to them and not received is given up.
+
+        Args:
+            seed: One for all, to which each environment (or group) adds its number, or one for
+                each, or None to have each draw its own.
+            options: What the environments are given, but for ``reset_mask``. It is not changed.
+
+        Raises:
+            RockGymError: If no environment could be reset, or what stops one stops all.
+        """
+        self._check_open()
+        mask, options = split_options(options, self.num_envs)
+        seeds = spread_seed(seed, self.num_envs, self._group_size)
+        numbers = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
+        self._send_resets(numbers, seeds, options)
+        slots = self._slots
+        self._gather(lambda: not any(slots[number].pending for number in numbers))
+        return self._finish_reset(numbers)
+
+    def _send_resets(
+        self, numbers: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None
+    ) -> None:
+        given_up = set(numbers)
+        self._ready = [number for number in self._ready if number not in given_up]
+        for number in numbers:
+            slot = self._slots[number]
+            self._awaited += not slot.pending
+            self._note(number, slot, slot.send_reset(seeds[number], options))
+
+    def _finish_reset(self, numbers: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+        slots = self._slots
+        taken = set(numbers)
+        self._ready = [number for number in self._ready if number not in taken]
+        failures = [slots[number].failure for number in numbers]
+        for error in [slots[number].error for number in numbers]:
+            if error is not None:
+                raise error
+        if failures[0] is not None and all(failure is not None for failure in failures):
+            raise failures[0]
+        if any(slot.obs is None for slot in slots):
+            raise ResetNeeded("environments outside of reset_mask were never reset: reset all once")
+        infos = [slot.info if number in taken else {} for number, slot in enumerate(slots)]
+        return self._batch_observations([slot.obs for slot in slots]), merge_infos(infos)
+
+    def step(self, actions: Any) -> Batch:
+        """Take a turn in every environment.
+
+        Raises:
+            gymnasium.error.AlreadyPendingCallError: If something was sent and not received.
+            EpisodeOver: If an episode is over and autoreset is disabled.
+            ResetNeeded: If there was no reset yet.
+            RockGymError: If what stops one environment stops all, or with ``on_fault="raise"``.
+        """
+        self._check_idle("step")
+        self.send(actions)
+        ready, count = self._ready, self.num_envs
+        # Processes take their turns about in the order in which they were woken.
+        self._poller.linger(count - 1)
+        self._gather(lambda: len(ready) == count)
+        return self._take(range(count))
+
+    # By parts
+
+    def send(self, actions: Any, env_ids: Sequence[int] | None = None) -> None:
+        """Begin a turn in some environments. ``recv`` brings what comes of it.
+
+        Where an episode is over, the action is ignored and the next one begins.
+
+        Args:
+            actions: One for each of them.
+            env_ids: Their numbers; None for all.
+
+        Raises:
+            gymnasium.error.AlreadyPendingCallError: If one has not been received since.
+            EpisodeOver: If an episode is over and autoreset is disabled.
+            ResetNeeded: If there was no reset yet.
+            SpecError: If actions and numbers make no sense.
+        """
+        self._check_open()
+        numbers = self._check_numbers(env_ids)
+        given = self._check_actions(actions, numbers)
+        slots = self._slots
+        self._awaited += len(numbers)
+        for number, action in zip(numbers, given, strict=True):
+            slot = slots[number]
+            if slot.send_step(action):
+                self._note(number, slot, True)
+            elif slot.player.deadline < self._next_deadline:
+                self._next_deadline = slot.player.deadline
+
+    def send_reset(
+        self,
+        env_ids: Sequence[int] | None = None,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        """Begin an episode in some environments. ``recv`` brings it, with reward 0.
+
+        Args:
+            env_ids: Their numbers; None for all.
+            seed: As for ``reset``; a list has one for each environment of the vector.
+            options: As for ``reset``, without ``reset_mask``.
+        """
+        self._check_open()
+        numbers = self._check_numbers(env_ids)
+        self._send_resets(numbers, spread_seed(seed, self.num_envs, self._group_size), options)
+
+    def recv(self, min_envs: int | None = None, timeout: float | None = None) -> Batch:
+        """Return what has come of what was sent, once enough has.
+
+        Args:
+            min_envs: How many environments to wait for; None for all that were sent to.
+            timeout: Seconds after which to return what there is, which may be nothing.
+
+        Returns:
+            As ``step``, of as many rows as answered. ``infos["env_id"]`` has their numbers.
+
+        Raises:
+            gymnasium.error.NoAsyncCallError: If nothing was sent.
+            RockGymError: As ``step``. What others answered is kept for the next call.
+        """
+        self._check_open()
+        ready = self._ready
+        if not ready and not self._awaited:
+            raise gym.error.NoAsyncCallError("recv() without anything sent: send() first", "recv")
+        wanted = len(ready) + self._awaited
+        if min_envs is not None:
+            wanted = min(min_envs, wanted)
+        until = None if timeout is None else time.monotonic() + timeout
+        self._gather(lambda: len(ready) >= wanted, until)
+        numbers = sorted(ready)
+        obs, rewards, terminated, truncated, infos = self._take(numbers)
+        infos["env_id"] = np.array(numbers, dtype=np.int64)
+        infos["_env_id"] = np.ones(len(numbers), dtype=np.bool_)
+        return obs, rewards, terminated, truncated, infos
+
+    # Inside
+
+    def _note(self, number: int, slot: Slot, has_row: bool) -> None:
+        if has_row:
+            self._awaited -= 1
+            self._ready.append(number)
+        elif slot.player.deadline < self._next_deadline:
+            self._next_deadline = slot.player.deadline
+
+    def _gather(self, enough: Callable[[], bool], until: float | None = None) -> None:
+        """Take in answers as they come, until there are enough or time is up."""
+        slots, wait = self._slots, self._poller.wait
+        end = math.inf if until is None else until
+        while not enough():
+            now = time.monotonic()
+            if now >= self._next_deadline:
+                self._expire(now)
+                continue
+            soonest = min(end, self._next_deadline)
+            for number in wait(None if soonest == math.inf else soonest - now):
+                slot = slots[number]
+                if not slot.pending:
+                    slot.player.ignore()
+                else:
+                    self._note(number, slot, slot.advance())
+            if now >= end:
+                return
+
+    def _expire(self, now: float) -> None:
+        """End what has outlived its limit. The deadline kept is never later than any of theirs."""
+        self._next_deadline = math.inf
+        for number, slot in enumerate(self._slots):
+            if slot.pending:
+                self._note(number, slot, slot.player.deadline <= now and slot.expire())
+
+    def _take(self, numbers: Sequence[int]) -> Batch:
+        """Make a batch of rows that are there, or raise the error of one and keep the others."""
+        slots = [self._slots[number] for number in numbers]
+        for number, slot in zip(numbers, slots, strict=True):
+            if slot.error is not None:
+                error, slot.error = slot.error, None
+                self._ready.remove(number)
+                raise error
+        self._ready.clear()
+        return (
+            self._batch_observations([slot.obs for slot in slots]),
+            np.array([slot.reward for slot in slots], dtype=np.float64),
+            np.array([slot.terminated for slot in slots], dtype=np.bool_),
+            np.array([slot.truncated for slot in slots], dtype=np.bool_),
+            merge_infos([slot.full_info() for slot in slots]),
+        )
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise EnvClosed(f"{self!r} is closed: make a new one")
+        if self._pid != os.getpid():
+            raise EnvClosed(f"{self!r} is of the process that this one was forked from")
+
+    def _check_idle(self, what: str) -> None:
+        self._check_open()
+        if self._awaited or self._ready:
+            raise gym.error.AlreadyPendingCallError(
+                f"{what}() while answers are due or were not received: recv() them first", "send"
+            )
+
+    def _check_numbers(self, env_ids: Sequence[int] | None) -> Sequence[int]:
+        if env_ids is None:
+            return range(self.num_envs)
+        numbers = [int(number) for number in env_ids]
+        if len(set(numbers)) < len(numbers) or not all(0 <= n < self.num_envs for n in numbers):
+            raise SpecError(
+                f"env_ids must be different numbers from 0 to {self.num_envs - 1}, not {numbers}"
+            )
+        return numbers
+
+    def _check_actions(self, actions: Any, numbers: Sequence[int]) -> list[Any]:
+        given = list(actions) if self._texts else list(iterate(self.action_space, actions))
+        if len(given) != len(numbers):
+            raise SpecError(f"{len(given)} actions for {len(numbers)} environments: give as many")
+        if self._texts and not all(isinstance(action, str) for action in given):
+            raise SpecError("actions must be strings: give the model's whole answers")
+        disabled = self.autoreset_mode is AutoresetMode.DISABLED
+        unreceived = self._ready
+        for number in numbers:
+            slot = self._slots[number]
+            if slot.pending or number in unreceived:
+                raise gym.error.AlreadyPendingCallError(
+                    f"environment {number} has not been received since it was sent to", "send"
+                )
+            if disabled and slot.over:
+                raise EpisodeOver(
+                    f"the episode of environment {number} is over: reset it by "
+                    'options={"reset_mask": ...}, as autoreset is disabled'
+                )
+            if slot.obs is None and self._texts:
+                raise ResetNeeded("step() without an episode under way: call reset() first")
+        return given
+
+    # The rest of gymnasium's face
+
+    def render(self) -> tuple[Any, ...]:
+        """Return each environment's ``render()``."""
+        return self.call("render")
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Call a method of each environment, or get its attribute."""
+        self._check_open()
+        waiting = [player.call(name, args, kwargs) for player in self._players]
+        return tuple([result() for result in waiting])
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Get an attribute of each environment."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of each environment: one value for all, or a list of one for each.
+
+        Raises:
+            ValueError: If the list has another length.
+        """
+        self._check_open()
+        if not isinstance(values, (list, tuple)):
+            values = [values] * self.num_envs
+        if len(values) != self.num_envs:
+            raise ValueError(
+                f"{len(values)} values for {self.num_envs} environments: give one for each"
+            )
+        waiting = [
+            player.set_attr(name, value)
+            for player, value in zip(self._players, values, strict=True)
+        ]
+        for result in waiting:
+            result()
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """Close all environments and give up their sandboxes.
+
+        Args:
+            timeout: Seconds to wait for environments that are still at work; at most four.
+            terminate: Whether not to wait at all.
+        """
+        if self._pid != os.getpid():
+            return
+        self._finalizer.detach()
+        limit = _CLOSE_S if timeout is None else min(timeout, _CLOSE_S)
+        deadline = time.monotonic() + (0.0 if terminate else limit)
+        for player in self._players:
+            player.close()
+        for player in self._players:
+            player.join(max(deadline - time.monotonic(), 0.0))
+        if self._leases is not None:
+            self._leases.join(max(deadline - time.monotonic(), 0.0))
+        self._poller.close()
+
+
+def _abandon(players: Sequence[Any], poller: Poller) -> None:
+    for player in players:
+        player.abandon()
+    poller.close()

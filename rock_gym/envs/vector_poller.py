@@ -1,0 +1,98 @@
+"""One wait for many environments, whether they answer on sockets or from threads."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import threading
+from collections import deque
+
+__all__ = ["Poller"]
+
+_LINGER_MS = 2
+
+
+class Poller:
+    """Tells which environments have something to say, by their numbers.
+
+    All is for the vector environment's own thread, but for ``post``.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._event, select.EPOLLIN)
+        self._single = select.poll()
+        self._posted: deque[int] = deque()
+        self._owners: dict[int, int] = {}
+        self._watched: dict[int, int] = {}
+        # A thread may post late, when the event's number could be another file's.
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def watch(self, number: int, fd: int) -> None:
+        """Listen to an environment on this descriptor, and no longer on the one before."""
+        self.ignore(number)
+        self._owners[fd], self._watched[number] = number, fd
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except FileExistsError:
+            self._epoll.modify(fd, select.EPOLLIN)
+
+    def ignore(self, number: int) -> None:
+        """Stop listening to an environment's descriptor."""
+        fd = self._watched.pop(number, None)
+        # Closed descriptors are gone of themselves, and their numbers may be others' by now.
+        if fd is not None and self._owners.get(fd) == number:
+            del self._owners[fd]
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(fd)
+
+    def post(self, number: int) -> None:
+        """Have ``wait`` return a number. From any thread."""
+        self._posted.append(number)
+        with self._lock:
+            if not self._closed:
+                os.eventfd_write(self._event, 1)
+
+    def linger(self, number: int) -> None:
+        """Wait for a few milliseconds for this environment alone.
+
+        Answers of the others meanwhile wake nobody, and are there all together afterwards: to be
+        woken by each would interrupt, each time, the process that was to give the next.
+        """
+        fd = self._watched.get(number)
+        if fd is not None:
+            self._single.register(fd, select.POLLIN)
+            self._single.poll(_LINGER_MS)
+            self._single.unregister(fd)
+
+    def wait(self, timeout_s: float | None) -> list[int]:
+        """Wait for environments that may have something to say.
+
+        Returns:
+            Their numbers, perhaps none of them before the time is up.
+        """
+        if timeout_s is not None:
+            # Rounded up to what epoll counts in, or the last millisecond would be spent spinning.
+            timeout_s = math.ceil(max(timeout_s, 0.0) * 1000) / 1000
+        owners = self._owners
+        numbers: list[int] = []
+        for fd, _ in self._epoll.poll(timeout_s):
+            if fd in owners:
+                numbers.append(owners[fd])
+            elif fd == self._event:
+                os.eventfd_read(self._event)
+                while self._posted:
+                    numbers.append(self._posted.popleft())
+        return numbers
+
+    def close(self) -> None:
+        """Close its own descriptors. Twice is fine."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._epoll.close()
+                os.close(self._event)
