@@ -208,10 +208,25 @@ class Unpacker:
         if found is None:
             return
         if stat.S_ISDIR(found.st_mode):
-            inner = f"{path}/"
-            for folder in [one for one in self._folders if one == path or one.startswith(inner)]:
-                del self._folders[folder]
+            self._forget_folders(path)
         trees.remove(name, parent)
+
+    def _forget_folders(self, path: str) -> None:
+        """Forget a folder and those in it. Looks at what is there, not at all that is known."""
+        waiting = [path]
+        while waiting:
+            folder = waiting.pop()
+            self._folders.pop(folder, None)
+            fd = open_below(self._root, folder, self._flags)
+            try:
+                with os.scandir(fd) as children:
+                    waiting += [
+                        f"{folder}/{child.name}"
+                        for child in children
+                        if child.is_dir(follow_symlinks=False)
+                    ]
+            finally:
+                os.close(fd)
 
     def _hide(self, parent: int, marker: str) -> None:
         name = marker.removeprefix(WHITEOUT)

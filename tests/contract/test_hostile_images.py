@@ -17,26 +17,26 @@ from rock_gym import Sandbox
 from rock_gym.errors import ImageError, StartFailed
 from rock_gym.images.archive import import_image
 from rock_gym.images.store import Store
+from tests.contract import images
 from tests.contract.support import host_mounts
 from tests.images.archives import ARCHITECTURE, describe, digest, lay_out
 from tests.images.forge import entry, link, tar
 
-BASE = os.environ.get("ROCK_GYM_TEST_BASE_TAR", "")
 BACKEND = "bubblewrap"
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The digest of a small Debian, whose layer the store of this module has already."""
-    if not BASE:
-        required = "docker" in os.environ.get("ROCK_GYM_REQUIRE", "")
-        reason = "ROCK_GYM_TEST_BASE_TAR names no tar of a Debian with Python"
-        (pytest.fail if required else pytest.skip)(reason)
-    found = digest(Path(BASE).read_bytes())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROCK_GYM_DATA", str(tmp_path_factory.mktemp("data")))
-        import_image(layout(tmp_path_factory.mktemp("base"), found), "base")
-        yield found
+def base(data: Path) -> Iterator[str]:
+    """The digest of the small Debian, whose layer the store then has."""
+    found = digest(Path(images.base_tar()).read_bytes())
+    before = {image.name for image in Store().list()}
+    if f"{images.BASE}:latest" not in before:
+        images.make_base(BACKEND, images.BASE)
+        before = {image.name for image in Store().list()}
+    yield found
+    for image in Store().list():
+        if image.name not in before:
+            Store().remove(image.name)
 
 
 def layout(place: Path, base: str, *layers: bytes) -> Path:
@@ -49,13 +49,13 @@ def layout(place: Path, base: str, *layers: bytes) -> Path:
     index = json.dumps({"manifests": [describe(manifest)]}).encode()
     blobs = {f"blobs/sha256/{digest(one)}": one for one in (*layers, config, manifest)}
     lay_out(place, {**blobs, "index.json": index, "oci-layout": b"{}"})
-    (place / "blobs" / "sha256" / base).symlink_to(BASE)
+    (place / "blobs" / "sha256" / base).symlink_to(Path(images.base_tar()).resolve())
     return place
 
 
 @pytest.fixture
 def sandbox(base: str) -> Iterator[Sandbox]:
-    with Sandbox.start("base", backend=BACKEND) as started:
+    with Sandbox.start(images.BASE, backend=BACKEND) as started:
         yield started
 
 
@@ -120,7 +120,7 @@ def test_a_hostile_image_starts_or_says_why_not(base: str, tmp_path: Path, what:
         assert MAY_FAIL.search(what), error
     assert Path("/etc/hosts").read_bytes() == hosts
     assert host_mounts() == before
-    with Sandbox.start("base", backend=BACKEND) as started:
+    with Sandbox.start(images.BASE, backend=BACKEND) as started:
         assert started.execute("echo fine").stdout == "fine\n"
 
 
@@ -157,7 +157,7 @@ def test_a_commit_takes_no_devices_pipes_or_sockets_for_files(sandbox: Sandbox) 
 def test_holes_take_no_room(sandbox: Sandbox) -> None:
     """A file can be said to be far larger than the sandbox's disk."""
     sandbox.execute("truncate -s 1T /hole; echo end >> /hole", check=True)
-    assert sandbox.commit("holes").size_bytes < Store().get("base").size_bytes + (1 << 20)
+    assert sandbox.commit("holes").size_bytes < Store().get(images.BASE).size_bytes + (1 << 20)
     found = (layer_of("holes") / "hole").stat()
     assert found.st_size == (1 << 40) + 4
     assert found.st_blocks * 512 < 1 << 20

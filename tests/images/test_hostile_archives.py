@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -270,3 +271,20 @@ def test_a_broken_off_archive_is_refused(store: Store, tmp_path: Path, kind: str
 def test_what_is_no_archive_is_refused(store: Store, tmp_path: Path, data: bytes) -> None:
     assert attempt(store, tmp_path / "archive", data) is not None
     assert is_pristine(store)
+
+
+def test_a_folder_that_is_replaced_leaves_no_trace(store: Store, tmp_path: Path) -> None:
+    """What was known of the folders in it is not applied to others of these names."""
+    data = tar(
+        [
+            entry("a/b/c", mode=0o700),
+            entry("a/b", mode=0o711),
+            entry("z/b/c", mode=0o755),
+            entry("a", b""),
+            link("a", "z"),
+            FINE,
+        ]
+    )
+    assert attempt(store, tmp_path / "archive", data) is None
+    assert stat.S_IMODE((tree(store) / "z" / "b" / "c").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tree(store) / "z" / "b").stat().st_mode) == 0o755
