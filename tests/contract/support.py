@@ -147,6 +147,15 @@ def below(owner: int) -> set[int]:
     return descendants(owner) | in_containers_of(owner)
 
 
+def inner_pid(pid: int) -> int:
+    """A process's id as it is seen in the sandbox; 0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[-1]) for line in lines if line.startswith("NSpid:"))
+
+
 def wait_gone(pids: set[int], timeout: float = 5.0) -> set[int]:
     """Wait until processes have ended, woken by the kernel; returns those that have not."""
     deadline = time.monotonic() + timeout

@@ -31,6 +31,7 @@ from tests.contract.support import (
     eventually,
     forget,
     host_mounts,
+    inner_pid,
     members,
     orphans,
     run_owner,
@@ -152,7 +153,7 @@ def test_a_sandbox_that_dies_is_lost(sandbox: Any) -> None:
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(session.run, "touch started; sleep 1000")
         assert eventually(lambda: sandbox.execute("test -e started").exit_code == 0)
-        for pid in sorted(members(sandbox)):  # its first process first
+        for pid in sorted(members(sandbox), key=inner_pid):  # its first process first
             if "sleep" not in command_line(pid):
                 with contextlib.suppress(ProcessLookupError):  # the first may take others along
                     os.kill(pid, signal.SIGKILL)
