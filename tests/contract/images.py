@@ -7,6 +7,7 @@ is required they fail.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import zipfile
@@ -24,7 +25,7 @@ def base_tar() -> str:
     if path:
         return path
     reason = f"{VARIABLE} names no tar of a Debian root; make one by: mmdebstrap --variant=minbase "
-    reason += "--include=python3,python-is-python3,ca-certificates bookworm base.tar"
+    reason += "--include=python3,python3-venv,python-is-python3,ca-certificates bookworm base.tar"
     if "docker" in os.environ.get("ROCK_GYM_REQUIRE", ""):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -53,7 +54,8 @@ def remove(backend: str, name: str) -> None:
 
         client = docker.from_env()
         try:
-            client.images.remove(name, force=True)
+            with contextlib.suppress(docker.errors.ImageNotFound):
+                client.images.remove(name, force=True)
         finally:
             client.close()
         return

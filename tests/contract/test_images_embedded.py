@@ -71,6 +71,15 @@ def test_a_root_directory(run: Callable[..., Sandbox]) -> None:
         sandbox.commit("x")
 
 
+def test_the_disk_limit_holds(run: Callable[..., Sandbox]) -> None:
+    """For files of the image's own directories; what is removed counts no more."""
+    sandbox = run(disk="32m")
+    filled = sandbox.execute("head -c 100m /dev/zero > /usr/big")
+    assert filled.exit_code != 0
+    assert int(output(sandbox, "stat -c %s /usr/big")) <= 32 << 20
+    output(sandbox, "rm /usr/big && head -c 20m /dev/zero > /usr/big")
+
+
 def test_host_cannot_be_committed(data: Path) -> None:
     with (
         Sandbox.start(backend=EMBEDDED) as sandbox,

@@ -18,6 +18,7 @@ RUN_DIR = "/run/rock-gym"
 # Sandboxes on it reach each other, and nothing beyond the engine's machine.
 INTERNAL_NETWORK = "rock-gym-internal"
 DEFAULT_WORKDIR = "/work"
+_PIP = ("PIP_BREAK_SYSTEM_PACKAGES=1", "PIP_ROOT_USER_ACTION=ignore")
 _CLOSED_HOME = "/home/user"
 AGENT_PATH = f"{RUN_DIR}/.agent"
 
@@ -87,7 +88,9 @@ def container_config(
     closed = is_closed(spec, quota)
     workdir = workdir_of(spec, image, quota)
     # Not the spec's own variables: they may be secrets, and commits and inspections show these.
-    environment = [*(image["Config"].get("Env") or [])]
+    # As in embedded sandboxes: who is root in a sandbox may install what they like. The image's own
+    # come later, and so win.
+    environment = [*_PIP, *(image["Config"].get("Env") or [])]
     if closed:
         environment.append(f"HOME={_CLOSED_HOME}")
     lease = spec.lifetime == "lease"
