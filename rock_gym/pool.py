@@ -412,7 +412,7 @@ def _delete_all(sandboxes: Iterable[Sandbox]) -> None:
 
 
 def _max_starting(given: int | None) -> int:
-    return max(4, os.cpu_count() or 1) if given is None else given
+    return max(2, os.cpu_count() or 1) if given is None else given
 
 
 def _check_exhausted(exhausted: Exhaustion) -> Exhaustion:

@@ -11,7 +11,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -33,6 +33,9 @@ from rock_gym.envs.vector_spaces import (
     make_batcher,
 )
 from rock_gym.errors import SpecError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["SandboxVectorEnv"]
 
@@ -392,6 +395,17 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
             if slot.obs is None and self._texts:
                 raise ResetNeeded("step() without an episode under way: call reset() first")
         return given
+
+    def __enter__(self) -> SandboxVectorEnv:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """Close all environments and give up their sandboxes.

@@ -258,6 +258,12 @@ class TestCalls:
         assert envs.render() == ("0 of 4", "0 of 5")
         envs.close()
 
+    def test_leaving_its_context_closes_it(self) -> None:
+        with SandboxVectorEnv(counters(4, 5)) as envs:
+            envs.reset()
+        with pytest.raises(gym.error.ClosedEnvironmentError):
+            envs.reset()
+
     def test_each_is_closed_by_its_thread_and_only_once(self) -> None:
         envs = SandboxVectorEnv(counters(4, 5))
         inner = envs.envs
