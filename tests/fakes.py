@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from rock_gym.backends.base import Capabilities
 from rock_gym.errors import StartFailed
 from rock_gym.spec import SandboxSpec
 
 
 class FakeContainer:
     """A container of which only its life is real."""
+
+    takes_sockets = True
 
     def __init__(self, sandbox_id: str) -> None:
         self.id = sandbox_id
@@ -27,7 +30,9 @@ class FakeBackend:
     """Starts containers that do nothing, fails when told to, and notes how many start at once."""
 
     name = "fake"
-    capabilities: Any = None
+    capabilities = Capabilities(
+        sockets=True, control=True, memory="none", cpu="none", pids="none", disk="none"
+    )
 
     def __init__(self) -> None:
         self.containers: list[FakeContainer] = []
