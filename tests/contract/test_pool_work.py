@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -290,7 +291,15 @@ def test_work_that_fails_ends_what_runs_beside_it(backend: str) -> None:
         assert pool.acquire(timeout=20).is_alive()
 
 
-def test_an_interrupt_ends_work_and_gives_all_back(backend: str) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As on a terminal, whatever runs these tests ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_work_and_gives_all_back(backend: str, interruptible: None) -> None:
     """Ctrl-C in a long piece of work is obeyed at once."""
     with SandboxPool(backend=backend, max_size=2) as pool:
         timer = threading.Thread(
