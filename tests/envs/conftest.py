@@ -14,5 +14,5 @@ def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
     leases = Leases()
     monkeypatch.setattr(gem_env, "lease_worker", leases.lease)
     monkeypatch.setattr(gem_env, "default_pool", leases.default_pool)
-    monkeypatch.setattr(gem_env, "with_guest", lambda spec, guest_python=None: spec)
+    monkeypatch.setattr(gem_env, "choose_backend", lambda spec, python, backend: (backend, spec))
     return leases
