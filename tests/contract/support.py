@@ -222,6 +222,58 @@ class Owner:
         self.process.send_signal(number)
 
 
+CHURN = """
+import json, threading, rock_gym
+def churn():
+    while True:
+        with rock_gym.Sandbox.start({image!r}, backend={backend!r}) as sandbox:
+            sandbox.execute("true")
+threads = [threading.Thread(target=churn, daemon=True) for _ in range(4)]
+{before}
+print("1", flush=True)
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def launchers_of(owner: int) -> set[int]:
+    """Launchers of an owner, and what they forked that has not become anything else yet."""
+    words = {pid: command_line(pid).split() for pid in parents()}
+    return {
+        pid
+        for pid, line in words.items()
+        if line[-1:] == [str(owner)] and any(word.endswith("/launcher") for word in line)
+    }
+
+
+def kill_owners_that_start(backend: str, image: str | None = None, *, warm: bool = True) -> None:
+    """Kill owners while they start sandboxes, each at another moment: nothing is to be left.
+
+    Args:
+        backend: What the sandboxes are.
+        image: Their image.
+        warm: Whether each owner has started one before, so that what is made once is there.
+    """
+    first = f"rock_gym.Sandbox.start({image!r}, backend={backend!r}).delete()" if warm else ""
+    script = CHURN.format(backend=backend, image=image, before=first)
+    before = orphans()
+    for delay in (0.0, 0.01, 0.03, 0.1, 0.2) * 2:
+        with Owner(script) as owner:
+            owner.tells()
+            time.sleep(delay)
+            os.kill(owner.process.pid, signal.SIGSTOP)
+            below = owner.below()
+            owner.kill()
+            owner.process.wait(10)
+            left = wait_gone(below, 5)
+            assert not left, {pid: command_line(pid) for pid in left}
+            # What was begun after that look has no parent any more that could be asked.
+            assert eventually(lambda owner=owner: not launchers_of(owner.process.pid))
+    assert eventually(lambda: orphans() <= before), {
+        pid: command_line(pid) for pid in orphans() - before
+    }
+
+
 def forget(things: list[Any]) -> None:
     """Drop what is in a list, which must hold the last references to it."""
     things.clear()

@@ -13,6 +13,7 @@ import pytest
 from rock_gym import Sandbox
 from rock_gym.errors import ImageNotFound, SpecError
 from tests.contract import images
+from tests.contract.support import kill_owners_that_start
 
 
 @pytest.fixture
@@ -139,6 +140,12 @@ def test_what_it_has_written_survives_a_restart(run: Callable[..., Sandbox]) -> 
     output(sandbox, "echo kept > /etc/kept; rm /etc/issue")
     sandbox.restart()
     assert output(sandbox, "cat /etc/kept; ls /etc/issue 2>&1 | grep -c 'No such'") == "kept\n1"
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
+def test_an_owner_killed_while_it_starts_them(backend: str, base: str, warm: bool) -> None:
+    """Nothing is left, of what is made for each and of what is made once for an image."""
+    kill_owners_that_start(backend, base, warm=warm)
 
 
 # Commit

@@ -31,8 +31,8 @@ from tests.contract.support import (
     forget,
     host_mounts,
     inner_pid,
+    kill_owners_that_start,
     members,
-    orphans,
     run_owner,
     wait_gone,
     within,
@@ -323,33 +323,7 @@ def test_a_killed_owner_with_a_living_child(backend: str) -> None:
 @pytest.mark.timeout(120)
 def test_an_owner_killed_while_it_starts_sandboxes(backend: str) -> None:
     """There is no moment at which one could be left."""
-    script = f"""
-import json, threading, rock_gym
-def churn():
-    while True:
-        with rock_gym.Sandbox.start(backend={backend!r}) as sandbox:
-            sandbox.execute("true")
-threads = [threading.Thread(target=churn, daemon=True) for _ in range(4)]
-rock_gym.Sandbox.start(backend={backend!r}).stop()
-print("1", flush=True)
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-"""
-    before = orphans()
-    for delay in (0.0, 0.01, 0.03, 0.1, 0.2) * 2:
-        with Owner(script) as owner:
-            owner.tells()
-            time.sleep(delay)
-            os.kill(owner.process.pid, signal.SIGSTOP)
-            below = owner.below()
-            owner.kill()
-            owner.process.wait(10)
-            left = wait_gone(below, 5)
-            assert not left, {pid: command_line(pid) for pid in left}
-    # What was begun after that look has no parent any more that could be asked.
-    assert eventually(lambda: orphans() <= before), {
-        pid: command_line(pid) for pid in orphans() - before
-    }
+    kill_owners_that_start(backend)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="forking with threads warns there")
