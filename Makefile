@@ -29,10 +29,12 @@ lint: $(INSTALLED_DEV)
 bench: system $(INSTALLED)
 	$(BIN)/python benchmarks/run.py
 
-# The first process of containers, whose programs are kept beside its source. Needs on Debian:
+# The first process of containers and the forker of embedded sandboxes, whose programs are kept
+# beside their sources. Needs on Debian:
 # gcc-x86-64-linux-gnu gcc-aarch64-linux-gnu linux-libc-dev-arm64-cross.
 agent:
 	rock_gym/backends/docker/agent/build.sh
+	rock_gym/backends/launcher/forker/build.sh
 
 # What only the system's package manager can supply. Installed where that needs no password.
 system:

@@ -28,9 +28,14 @@ from tests.contract.support import (
 
 BACKENDS = ("bubblewrap", "docker")
 
-# Kept for the life of the process on purpose: one helper per backend, and what the standard
+# Kept for the life of the process on purpose: the helpers of a backend, and what the standard
 # library starts for multiprocessing.
-RESIDENT_PROCESSES = ("launcher", "multiprocessing.resource_tracker", "multiprocessing.forkserver")
+RESIDENT_PROCESSES = (
+    "launcher",
+    "rock-gym-forker",
+    "multiprocessing.resource_tracker",
+    "multiprocessing.forkserver",
+)
 RESIDENT_THREADS = ("rock-gym-backend",)
 FD_SLACK = 16
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import select
@@ -16,9 +17,10 @@ from rock_gym.backends.base import CommittedImage, FileWriter, LimitHits, Line, 
 from rock_gym.backends.figures import Figures
 from rock_gym.backends.files import DescriptorWriter
 from rock_gym.backends.imaged import commit_image
-from rock_gym.backends.launch import owned_pair, receive_reply, send_request
+from rock_gym.backends.launch import owned_pair, receive_reply, send_packet
 from rock_gym.backends.plan import Plan
 from rock_gym.backends.process import PipeProcess
+from rock_gym.backends.requests import program_request, read_request, write_request
 from rock_gym.backends.streams import Streams
 from rock_gym.backends.terminal import PipeTerminal
 from rock_gym.backends.trees import DescriptorTreeReader, DescriptorTreeWriter
@@ -104,15 +106,16 @@ class BubblewrapContainer:
             streams.open_stdin()
         else:
             streams.open_empty()
-        request = {
-            "op": "open",
-            "argv": list(argv),
-            "env": {**self.environ, **(env or {})},
-            "targets": streams.targets,
-            "start": self.script_dir if script else None,
-        }
+        request = program_request(
+            argv,
+            {**self.environ, **(env or {})},
+            self._directory(cwd),
+            start=self.script_dir if script else None,
+            targets=streams.targets,
+        )
         try:
-            status, reply, _ = self._ask(request, cwd, streams.theirs)
+            status = self._request(request, streams.theirs)
+            reply, _ = self._answer(status, argv[0], cwd)
         except BaseException:
             streams.close_ours()
             raise
@@ -130,18 +133,12 @@ class BubblewrapContainer:
         columns: int = 80,
     ) -> PipeTerminal:
         """Start a process on a terminal; see ``Container.open_terminal``."""
-        request = {
-            "op": "terminal",
-            "argv": list(argv),
-            "env": {**self.environ, **(env or {})},
-            "targets": [[0, 1, 2]],
-            "start": None,
-            "size": [rows, columns],
-        }
-        status, fds = self._ask_for_file(request, cwd)
+        environ = {**self.environ, **(env or {})}
+        request = program_request(argv, environ, self._directory(cwd), size=(rows, columns))
+        status, fds = self._ask_for_file(request, argv[0], cwd)
         try:
             # The terminal is there; now for the program.
-            reply, _ = self._answer(status, request, cwd)
+            reply, _ = self._answer(status, argv[0], cwd)
         except BaseException:
             os.close(fds[0])
             raise
@@ -163,69 +160,63 @@ class BubblewrapContainer:
 
     def open_read(self, path: str) -> IO[bytes]:
         """Open a regular file; see ``Container.open_read``."""
-        status, fds = self._ask_for_file({"op": "read", "path": path})
+        status, fds = self._ask_for_file(read_request(path, self.workdir), path)
         status.close()
         return os.fdopen(fds[0], "rb", buffering=0)
 
     def open_write(self, path: str, *, mode: int | None = None) -> FileWriter:
         """Begin a file; see ``Container.open_write``."""
-        status, fds = self._ask_for_file({"op": "write", "path": path, "mode": mode})
+        status, fds = self._ask_for_file(write_request(path, mode, self.workdir), path)
         return DescriptorWriter(fds[0], status, path, self.id)
 
     def read_tree(self, path: str) -> DescriptorTreeReader:
         """Begin to read a tree; see ``Container.read_tree``."""
-        sock = self._request({"op": "read_tree", "path": path})
+        request = {"op": "read_tree", "path": path, "cwd": self.workdir}
+        sock = self._request(json.dumps(request).encode())
         return _or_close(sock, lambda: DescriptorTreeReader(sock, path, self._error))
 
     def write_tree(self, path: str) -> DescriptorTreeWriter:
         """Begin to write a tree; see ``Container.write_tree``."""
-        sock = self._request({"op": "write_tree", "path": path})
+        request = {"op": "write_tree", "path": path, "cwd": self.workdir}
+        sock = self._request(json.dumps(request).encode())
         return _or_close(sock, lambda: DescriptorTreeWriter(sock, path, self.id, self._error))
 
-    def _request(self, request: dict[str, Any], fds: Sequence[int] = ()) -> socket.socket:
+    def _directory(self, cwd: str | None) -> str:
+        return os.path.join(self.workdir, cwd or "")
+
+    def _request(self, request: bytes, fds: Sequence[int] = ()) -> socket.socket:
         """Send a request about this sandbox; what it answers comes over the returned socket."""
         ours, theirs = owned_pair()
         try:
-            with theirs:
-                self._send({"cwd": self.workdir, **request}, [theirs.fileno(), *fds])
+            # A packet is sent whole, so requests of several threads do not mix.
+            with theirs, self._sending():
+                send_packet(self._sock, request, [theirs.fileno(), *fds])
         except BaseException:
             ours.close()
             raise
         return ours
 
-    def _ask(
-        self, request: dict[str, Any], cwd: str | None = None, fds: Sequence[int] = ()
-    ) -> tuple[socket.socket, dict[str, Any], list[int]]:
-        """Send a request about this sandbox, and wait for its answer."""
-        directory = os.path.join(self.workdir, cwd or "")
-        ours = self._request({**request, "cwd": directory}, fds)
-        reply, received = self._answer(ours, request, cwd)
-        return ours, reply, received
-
     def _ask_for_file(
-        self, request: dict[str, Any], cwd: str | None = None
+        self, request: bytes, path: str, cwd: str | None = None
     ) -> tuple[socket.socket, list[int]]:
         """Ask for a descriptor. A process inside opens it, and may be killed before it does."""
-        sock, _, fds = self._ask(request, cwd)
+        sock = self._request(request)
+        _, fds = self._answer(sock, path, cwd)
         if fds:
             return sock, fds
         sock.close()
         if not self.is_alive():
             raise self._error("", {})
-        path = request.get("path") or request["argv"][0]
         raise self._error(path, {"error": "EINTR", "text": "what opens it was killed; try again"})
 
     def _answer(
-        self, sock: socket.socket, request: dict[str, Any], cwd: str | None
+        self, sock: socket.socket, path: str, cwd: str | None
     ) -> tuple[dict[str, Any], list[int]]:
         """Wait for an answer; without one, or when it is an error, the socket is closed."""
         try:
             reply, received = receive_reply(sock, time.monotonic() + _OPEN_S)
             if "error" in reply or not reply:
-                path = request["path"] if "path" in request else request["argv"][0]
-                if reply.get("path") == os.path.join(self.workdir, cwd or ""):
-                    path = cwd or self.workdir
-                raise self._error(path, reply)
+                raise self._error(cwd or self.workdir if reply.get("directory") else path, reply)
         except TimeoutError:
             sock.close()
             raise self._lost(f"it did not answer within {_OPEN_S:g} s") from None
@@ -234,14 +225,9 @@ class BubblewrapContainer:
             raise
         return reply, received
 
-    def _send(self, request: dict[str, Any], fds: Sequence[int]) -> None:
-        # A packet is sent whole, so requests of several threads do not mix. The lock is for the
-        # descriptor, which kill() closes.
-        with self._sending():
-            send_request(self._sock, request, fds)
-
     @contextlib.contextmanager
     def _sending(self) -> Iterator[None]:
+        # The lock is for the descriptor, which kill() closes.
         with self._lock:
             if self._killed or self._stopped:
                 raise SandboxClosed("the sandbox was stopped", sandbox_id=self.id)

@@ -53,7 +53,15 @@ def send_request(sock: socket.socket, request: dict[str, Any], fds: Sequence[int
     Raises:
         OSError: If the launcher has closed its end.
     """
-    data = json.dumps(request).encode()
+    send_packet(sock, json.dumps(request).encode(), fds)
+
+
+def send_packet(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+    """Send bytes with descriptors, in one packet whatever their size.
+
+    Raises:
+        OSError: If the launcher has closed its end.
+    """
     if len(data) <= _PACKET_BYTES:
         socket.send_fds(sock, [data], list(fds))
         return

@@ -237,12 +237,13 @@ for thread in threads: thread.join()
 
 
 def launchers_of(owner: int) -> set[int]:
-    """Launchers of an owner, and what they forked that has not become anything else yet."""
+    """Launchers of an owner, their forkers, and what has not become anything else yet."""
     words = {pid: command_line(pid).split() for pid in parents()}
     return {
         pid
         for pid, line in words.items()
-        if line[-1:] == [str(owner)] and any(word.endswith("/launcher") for word in line)
+        if line[-1:] == [str(owner)]
+        and any(word.endswith(("/launcher", "rock-gym-forker")) for word in line)
     }
 
 

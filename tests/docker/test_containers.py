@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -31,29 +29,6 @@ from rock_gym.errors import (
 from rock_gym.gem.worker import EnvConfig, lease_worker, with_guest
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import Owner, containers_of, eventually, members, within
-
-AGENT = Path(docker_backend.__file__).parent / "agent"
-
-
-class TestAgent:
-    def test_the_programs_are_of_this_source(self) -> None:
-        """Whoever changes the source runs `make agent`."""
-        digest = hashlib.sha256((AGENT / "agent.c").read_bytes()).hexdigest()
-        assert (AGENT / "SOURCE").read_text().strip() == digest
-
-    def test_building_gives_the_same_bytes(self, tmp_path: Path) -> None:
-        """Where the compilers are those that they were built with."""
-        compilers = ("x86_64-linux-gnu-gcc", "aarch64-linux-gnu-gcc")
-        for name in compilers:
-            if shutil.which(name) is None:
-                pytest.skip(f"{name} is not installed")
-            version = subprocess.run([name, "-dumpfullversion"], capture_output=True, text=True)
-            if version.stdout.strip() != "12.2.0":
-                pytest.skip(f"{name} is another version")
-        subprocess.run([str(AGENT / "build.sh"), str(tmp_path)], check=True)
-        for machine in ("x86_64", "aarch64"):
-            name = f"agent.{machine}"
-            assert (tmp_path / name).read_bytes() == (AGENT / name).read_bytes()
 
 
 class TestSmallImages:

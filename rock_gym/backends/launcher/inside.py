@@ -1,78 +1,89 @@
-"""The child that joins a sandbox: it enters its namespaces, gives up all rights, and execs.
+"""Who a process is that joins a sandbox, and what such a process does that copies trees.
 
-The launcher forks it into the sandbox's process namespace as its own child, which makes the exit
-code the kernel's own word. File requests are served by the same kind of process, without an exec:
-it opens the file as the sandbox's user under the sandbox's rules, so that no link inside can lead
-out, and passes the descriptor to the owner.
+The forker forks it into the sandbox's process namespace as the launcher's own child, which makes
+the exit code the kernel's own word. Single files are opened by the same kind of process, as the
+sandbox's user under the sandbox's rules, so that no link inside can lead out, and their descriptors
+are passed to the owner. Trees are copied by a fork of the launcher that joins all but the process
+namespace: nobody inside sees it.
 """
 
-import contextlib
 import errno
-import fcntl
 import json
 import os
 import resource
 import socket
-import stat
-import struct
-import termios
 
-import cgroups
+import calls
 import linux
 import trees
+from calls import Call, call
 from packets import load, pass_file, receive
 
-FIRST_FREE_FD = 64
 MAX_FD = 0x7FFFFFFF
-# Which the module has from Python 3.13 on.
-TIOCSPTLCK = 0x40045431
-TIOCGPTPEER = 0x5441
 
 
-def join(
-    identity: dict,
-    pidfd: int,
-    sock: socket.socket,
-    report: int,
-    seccomp: bytes,
-    doors: list[str],
-) -> None:
-    """Join, wait for a request and serve it. Never returns; what goes wrong is reported.
+def joining(identity: dict, seccomp: bytes, doors: list[str]) -> list[Call]:
+    """Return the calls that join a sandbox and give up all rights, for ever.
+
+    Their first descriptor is the sandbox's init.
 
     Args:
         identity: Who to be inside: user, group, capabilities and limits.
-        pidfd: The sandbox's init.
-        sock: Where the request comes from.
-        report: Where to tell what happens, one JSON object a line.
         seccomp: The filter.
         doors: What to write to to join the sandbox's control groups.
     """
+    capabilities, gid, uid = identity["capabilities"], identity["gid"], identity["uid"]
+    limits = [(getattr(resource, name), value) for name, value in identity["rlimits"]]
+    return [
+        # Before all else: what it costs to join is the sandbox's.
+        *(call("write_to", door, "0") for door in doors),
+        linux.FORBID_INSPECTION,
+        *([call("setgroups", 0, None)] if os.geteuid() == 0 else []),
+        call("setns", calls.Fd(0), linux.ALL_BUT_PID),
+        call("setsid"),
+        # What the program's descendants leave behind comes back to it, so that they can be found.
+        linux.ADOPT_ORPHANS,
+        *(calls.limit(number, value) for number, value in limits),
+        *linux.drop_bounding_set(keep=capabilities),
+        call("setresgid", gid, gid, gid),
+        call("setresuid", uid, uid, uid),
+        linux.set_capabilities(capabilities),
+        linux.FORBID_NEW_PRIVILEGES,
+        linux.FORBID_INSPECTION,
+        call("install_seccomp", seccomp, len(seccomp)),
+        call("umask", 0o022),
+    ]
+
+
+def copy_tree(steps: list[Call], pidfd: int, data: bytes, fds: list[int], report: int) -> None:
+    """Join, and read or write a tree. Never returns; what goes wrong is reported.
+
+    Args:
+        steps: How to join.
+        pidfd: The sandbox's init.
+        data: The request.
+        fds: What came along.
+        report: Where to tell what happens.
+    """
     try:
-        cgroups.join(doors)
         # First of all: a copy of another sandbox's socket would keep its owner waiting for its end.
-        keep_only(pidfd, sock.fileno(), report)
-        linux.forbid_inspection()
-        if os.geteuid() == 0:
-            os.setgroups([])
-        linux.setns(pidfd, linux.ALL_BUT_PID)
-        _confine(identity, seccomp)
-        data, fds = receive(sock)
-        if not data:
-            os._exit(0)  # the sandbox ends
-        sock.close()
+        keep_only(pidfd, *fds, report)
+        calls.run(steps, [pidfd])
+        os.close(pidfd)
         request = load(data, fds)
-        _report(report, {"taken": True})
-        if request["op"] == "open":
-            _exec(request, fds[1:])
-        elif request["op"] == "terminal":
-            _exec(request, [_open_terminal(request, socket.socket(fileno=fds[0]))])
+        _report(report, calls.TAKEN)
+        os.chdir(request["cwd"])
+        sock = socket.socket(fileno=fds[0])
+        if request["op"] == "read_tree":
+            _read_tree(request["path"], sock)
         else:
-            _serve_file(request, fds[0], report)
+            _write_tree(request["path"], sock)
+        os.close(report)
+        os._exit(0)
     except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, "EIO")
-        _report(report, {"error": name, "text": error.strerror, "path": error.filename})
+        _report(report, calls.FAILED, error.errno or errno.EIO, error.strerror, error.filename)
     except Exception as error:  # ours, then: without this it would pass for a lost sandbox
-        _report(report, {"error": "EIO", "text": repr(error)})
+        _report(report, calls.FAILED, errno.EIO, repr(error))
     finally:
         os._exit(1)
 
@@ -86,132 +97,14 @@ def keep_only(*kept: int) -> None:
     os.closerange(start, MAX_FD)
 
 
-def _report(fd: int, message: dict) -> None:
-    os.write(fd, json.dumps(message).encode() + b"\n")
-
-
-def _confine(identity: dict, seccomp: bytes) -> None:
-    """Be nobody special in there, for ever."""
-    os.setsid()
-    # What the program's descendants leave behind comes back to it, so that they can be found.
-    linux.adopt_orphans()
-    for name, limit in identity["rlimits"]:
-        resource.setrlimit(getattr(resource, name), (limit, limit))
-    capabilities = identity["capabilities"]
-    linux.drop_bounding_set(keep=capabilities)
-    gid, uid = identity["gid"], identity["uid"]
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
-    linux.set_capabilities(capabilities)
-    linux.forbid_new_privileges()
-    linux.forbid_inspection()
-    linux.install_seccomp(seccomp)
-    os.umask(0o022)
-
-
-def _exec(request: dict, fds: list[int]) -> None:
-    """Become the program."""
-    targets = request["targets"]
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD) for fd in fds]
-    for fd, target in zip(high, targets, strict=True):
-        for number in target:
-            os.dup2(fd, number)
-    os.chdir(request["cwd"])
-    if request["start"]:
-        os.chdir(request["start"])
-    linux.reset_signals()
-    environment = request["env"]
-    argv = request["argv"]
-    os.execve(_find(argv[0], environment.get("PATH", "/usr/bin:/bin")), argv, environment)
-
-
-def _open_terminal(request: dict, sock: socket.socket) -> int:
-    """Make a pseudo-terminal of the sandbox's own, and be led by it; the owner gets its master."""
-    flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
-    master = os.open("/dev/ptmx", flags)
-    fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
-    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", *request["size"], 0, 0))
-    slave = fcntl.ioctl(master, TIOCGPTPEER, flags)
-    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-    pass_file(sock, {"terminal": True}, master)
-    return slave
-
-
-def _find(program: str, path: str) -> str:
-    if "/" in program:
-        return program
-    for directory in path.split(":"):
-        candidate = f"{directory}/{program}"
-        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
-            return candidate
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
-
-
-# Files
-
-
-def _serve_file(request: dict, fd: int, report: int) -> None:
-    """Open a file for the owner; it does the reading or writing through the descriptor."""
-    sock = socket.socket(fileno=fd)
-    os.chdir(request["cwd"])
-    if request["op"] == "read":
-        file = _open_regular(request["path"])
-        pass_file(sock, {"file": True}, file)
-    elif request["op"] == "write":
-        _write(request, sock)
-    elif request["op"] == "read_tree":
-        _read_tree(request["path"], sock)
-    else:
-        _write_tree(request["path"], sock)
-    os.close(report)
-    os._exit(0)
-
-
-def _open_regular(path: str) -> int:
-    # Opening a FIFO or a device could block or do something; O_NONBLOCK and the check prevent it.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    kind = os.fstat(fd).st_mode
-    if stat.S_ISDIR(kind):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(kind):
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return fd
-
-
-def _write(request: dict, sock: socket.socket) -> None:
-    """Make a new file beside the target, let the owner fill it, and rename it over the target."""
-    target = os.path.realpath(request["path"])
-    directory = os.path.dirname(target)
-    try:
-        os.makedirs(directory, exist_ok=True)
-    except FileExistsError as error:
-        code = errno.ENOTDIR
-        raise NotADirectoryError(code, os.strerror(code), request["path"]) from error
-    if os.path.isdir(target):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), request["path"])
-    temporary = f"{directory}/.rock-gym-{os.urandom(8).hex()}"
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(fd, _mode_for(request["mode"], target))
-        pass_file(sock, {"file": True}, fd)
-        if sock.recv(64) == b"commit":
-            os.rename(temporary, target)
-            sock.send(b'{"done": true}')
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
-def _mode_for(mode: int | None, target: str) -> int:
-    if mode is not None:
-        return mode
-    try:
-        return stat.S_IMODE(os.stat(target).st_mode)
-    except FileNotFoundError:
-        return 0o644
-
-
-# Trees
+def _report(
+    fd: int, kind: int, error: int = 0, text: str | None = "", path: str | None = None
+) -> None:
+    data = os.fsencode(text or "")
+    detail = 0
+    if path is not None:
+        detail, data = calls.WITH_PATH, data + b"\0" + os.fsencode(path)
+    os.write(fd, calls.REPORT.pack(kind, error, detail, len(data)) + data)
 
 
 def _read_tree(path: str, sock: socket.socket) -> None:

@@ -6,6 +6,9 @@ Only what is called from a freshly forked, single-threaded child: nothing here t
 import ctypes
 import os
 import signal
+import struct
+
+from calls import Call, call
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -40,11 +43,11 @@ _MOVE_MOUNT_F_EMPTY_PATH = 4
 _MOUNT_ATTR_IDMAP = 0x00100000
 
 _PR_SET_DUMPABLE = 4
-_PR_SET_SECCOMP = 22
 _PR_CAPBSET_DROP = 24
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE = 2
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
-_SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 
 with open("/proc/sys/kernel/cap_last_cap") as _file:
@@ -54,13 +57,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 # Made once: a ctypes array type costs more to make than the call that it is for.
-_CapabilityHeader = ctypes.c_uint32 * 2
-_CapabilityData = ctypes.c_uint32 * 6
 _MountAttributes = ctypes.c_uint64 * 4
-
-
-class _BpfProgram(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
 def _check(result: int, what: str) -> None:
@@ -115,41 +112,47 @@ def map_owners(fd: int, user_namespace: int) -> None:
     _check(result, "mount_setattr: mapping the owners of an image's files")
 
 
-def _prctl(option: int, value: object, what: str) -> None:
-    _check(_libc.prctl(option, value, 0, 0, 0), what)
+# Become the parent of whatever the descendants leave behind. Survives exec.
+ADOPT_ORPHANS = call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+# Keep others of the same user from reading this process's memory and descriptors.
+FORBID_INSPECTION = call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+# Make set-user-id programs and file capabilities powerless from here on.
+FORBID_NEW_PRIVILEGES = call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def adopt_orphans() -> None:
-    """Become the parent of whatever the descendants leave behind. Survives exec."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, "subreaper")
-
-
-def forbid_inspection() -> None:
-    """Keep others of the same user from reading this process's memory and descriptors."""
-    _prctl(_PR_SET_DUMPABLE, 0, "dumpable")
-
-
-def forbid_new_privileges() -> None:
-    """Make set-user-id programs and file capabilities powerless from here on."""
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")
-
-
-def drop_bounding_set(keep: int = 0) -> None:
+def drop_bounding_set(keep: int = 0) -> list[Call]:
     """Make sure that no exec gives back a capability that is not in the mask ``keep``.
 
     Needs CAP_SETPCAP, so it comes before the change of user.
     """
-    for number in range(_LAST_CAPABILITY + 1):
-        if not keep >> number & 1:
-            _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+    return [
+        call("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0)
+        for number in range(_LAST_CAPABILITY + 1)
+        if not keep >> number & 1
+    ]
 
 
-def set_capabilities(mask: int) -> None:
-    """Reduce the effective and permitted sets to ``mask`` and empty the inheritable one."""
-    header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
-    low, high = mask & 0xFFFFFFFF, mask >> 32
-    data = _CapabilityData(low, low, 0, high, high, 0)
-    _check(_libc.capset(header, data), "capset")
+def set_capabilities(mask: int, inheritable: int = 0) -> Call:
+    """Reduce the effective and permitted sets to ``mask``, and set the inheritable one.
+
+    What is not in both is not in the ambient set either, and so does not outlast an exec.
+    """
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    sets = (mask, mask, inheritable)
+    words = [*(each & 0xFFFFFFFF for each in sets), *(each >> 32 for each in sets)]
+    return call("capset", header, struct.pack("=6I", *words))
+
+
+def keep_capabilities() -> list[Call]:
+    """Let all capabilities outlast an exec, as those of root do."""
+    numbers = range(_LAST_CAPABILITY + 1)
+    everything = (1 << len(numbers)) - 1
+    return [
+        set_capabilities(everything, everything),
+        *(call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, each, 0, 0) for each in numbers),
+    ]
 
 
 # What Python ignores itself, and what the owner was told to ignore, by nohup or a CI runner.
@@ -163,9 +166,3 @@ def reset_signals() -> None:
     for number in _IGNORED:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def install_seccomp(program: bytes) -> None:
-    """Filter the system calls of this process and all it starts, for ever."""
-    bpf = _BpfProgram(len(program) // 8, program)
-    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(bpf), 0, 0), "seccomp")

@@ -1,6 +1,7 @@
 """Packets with descriptors, as the owner, the launcher and joined processes exchange them."""
 
 import array
+import contextlib
 import json
 import os
 import socket
@@ -18,6 +19,12 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     for _, _, part in ancillary:
         received.frombytes(part)
     return data, list(received)
+
+
+def send(sock: socket.socket, message: dict) -> None:
+    """Send to the owner; one that does not listen any more needs no answer."""
+    with contextlib.suppress(OSError):
+        sock.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
 
 
 def load(data: bytes, fds: list[int]) -> dict:

@@ -12,10 +12,11 @@ import os
 import resource
 from typing import NamedTuple
 
-import cgroups
+import calls
 import inside
 import linux
 import overlay
+from calls import Call, Fd, call
 
 STAGE = "/sys"
 ROOT = f"{STAGE}/root"
@@ -169,9 +170,28 @@ class Place(NamedTuple):
     doors: list[str]
     user_namespace: int
 
+    @property
+    def namespace(self) -> int:
+        """The mount namespace to start from."""
+        return self.mounts if self.mounts >= 0 else self.template.mount_fd
+
+
+def starting(request: dict, place: Place, namespace: Fd) -> tuple[list[Call], list[Call]]:
+    """Return the calls that make a sandbox's place, and those that become bwrap.
+
+    Between the two, the root of one that is an image's is still to be made.
+    """
+    first = [call("write_to", door, "0") for door in place.doors]
+    first.append(call("setns", namespace, linux.CLONE_NEWNS))
+    if place.mounts < 0:
+        first += [call("unshare", linux.CLONE_NEWNS), *_writable(request)]
+        if "layers" not in request:
+            first += _host_root(request)
+    return first, [*_becoming(request["kuid"]), calls.become(request["argv"])]
+
 
 def run_bwrap(request: dict, place: Place, fds: list[int]) -> None:
-    """Become bwrap. Never returns; what goes wrong stands on standard error.
+    """Become bwrap, by way of an image's root. Never returns; errors stand on standard error.
 
     Args:
         request: The owner's request.
@@ -181,58 +201,57 @@ def run_bwrap(request: dict, place: Place, fds: list[int]) -> None:
     try:
         for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]):
             os.dup2(fd, number)
-        cgroups.join(place.doors)
-        if place.mounts >= 0:
-            linux.setns(place.mounts, linux.CLONE_NEWNS)
-        else:
-            _enter_copy(place.template)
-            _make_writable(request, place.user_namespace)
-        _become(request["kuid"])
+        first, last = starting(request, place, Fd(0))
+        calls.run(first, [place.namespace])
+        if place.mounts < 0:
+            overlay.make_root(request, place.user_namespace)
         linux.reset_signals()
-        # An empty environment: bwrap's own would stay readable in /proc/1/environ.
-        os.execve(request["argv"][0], request["argv"], {})
+        calls.run(last)
     except OSError as error:
         os.write(2, f"{error}\n".encode())
     finally:
         os._exit(1)
 
 
-def _enter_copy(template: Template) -> None:
-    linux.setns(template.mount_fd, linux.CLONE_NEWNS)
-    linux.unshare(linux.CLONE_NEWNS)
-
-
-def _make_writable(request: dict, user_namespace: int) -> None:
+def _writable(request: dict) -> list[Call]:
     # Bounded in files, too: empty ones cost kernel memory that a size does not limit.
     options = f"size={request['size']},nr_inodes={max(1024, request['size'] // 4096)},mode=0755"
-    linux.mount("tmpfs", WRITABLE, "tmpfs", _PLAIN, options)
     device = overlay.DEVICES if "layers" in request else f"{ROOT}/dev"
     shm = f"size={request['shm_size']},nr_inodes=16384,mode=1777"
-    linux.mount("tmpfs", f"{device}/shm", "tmpfs", _PLAIN, shm)
     pts = linux.MS_NOSUID | linux.MS_NOEXEC
-    linux.mount("devpts", f"{device}/pts", "devpts", pts, "newinstance,ptmxmode=0666,mode=620")
-    if "layers" in request:
-        overlay.make_root(request, user_namespace)
-        return
+    return [
+        calls.mount("tmpfs", WRITABLE, "tmpfs", _PLAIN, options),
+        calls.mount("tmpfs", f"{device}/shm", "tmpfs", _PLAIN, shm),
+        calls.mount("devpts", f"{device}/pts", "devpts", pts, "newinstance,ptmxmode=0666,mode=620"),
+    ]
+
+
+def _host_root(request: dict) -> list[Call]:
+    """Lay directories of the sandbox's own over those of the read-only root."""
     kuid = request["kuid"]
-    os.umask(0)
+    steps = [call("umask", 0)]
     for path, mode in request["writable"]:
         source = f"{WRITABLE}/{path.replace('/', '-')}"
-        os.mkdir(source, mode)
+        steps.append(calls.mkdir(source, mode))
         if kuid is not None:
-            os.chown(source, kuid, kuid)
-        linux.mount(source, ROOT + path, "", linux.MS_BIND)
-    os.umask(0o022)
+            steps.append(calls.chown(source, kuid))
+        steps.append(calls.mount(source, ROOT + path, "", linux.MS_BIND))
+    steps.append(call("umask", 0o022))
     for place, path in request["late"]:
-        os.makedirs(ROOT + path, exist_ok=True)
-        linux.mount(STAGE + place, ROOT + path, "", linux.MS_BIND | linux.MS_REC)
+        parts = path.strip("/").split("/")
+        above = ("/".join(parts[: count + 1]) for count in range(len(parts)))
+        steps += [calls.mkdir(f"{ROOT}/{each}", 0o755, may_exist=True) for each in above]
+        steps.append(calls.mount(STAGE + place, ROOT + path, "", linux.MS_BIND | linux.MS_REC))
+    return steps
 
 
-def _become(kuid: int | None) -> None:
-    """Give up being root: a kernel uid of 0 may write sysctls whatever its namespaces."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _becoming(kuid: int | None) -> list[Call]:
+    """Give up being root: a kernel uid of 0 may write sysctls whatever its namespaces.
+
+    bwrap gets the rights that it needs by making a user namespace of its own.
+    """
+    steps = [calls.limit(resource.RLIMIT_CORE, 0)]
     if kuid is not None:
-        os.setgroups([])
-        os.setresgid(kuid, kuid, kuid)
-        os.setresuid(kuid, kuid, kuid)
-    linux.forbid_new_privileges()
+        steps.append(call("setgroups", 0, None))
+        steps += [call(name, kuid, kuid, kuid) for name in ("setresgid", "setresuid")]
+    return [*steps, linux.set_capabilities(0), linux.FORBID_NEW_PRIVILEGES]
