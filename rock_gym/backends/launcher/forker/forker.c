@@ -67,7 +67,7 @@ enum { O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, O_EXCL = 0200, O_
 enum { SIGCHLD = 17, CLONE_PARENT = 0x8000, CLONE_NEWPID = 0x20000000, X_OK = 1 };
 enum { F_SETFD = 2, FD_CLOEXEC = 1, F_DUPFD_CLOEXEC = 1030, SOL_SOCKET = 1, SCM_RIGHTS = 1, MSG_NOSIGNAL = 0x4000,
        MSG_CMSG_CLOEXEC = 0x40000000 };
-enum { PR_SET_SECCOMP = 22, SECCOMP_MODE_FILTER = 2 };
+enum { PR_SET_NAME = 15, PR_SET_SECCOMP = 22, SECCOMP_MODE_FILTER = 2 };
 enum { TIOCSCTTY = 0x540E, TIOCSWINSZ = 0x5414, TIOCSPTLCK = 0x40045431, TIOCGPTPEER = 0x5441 };
 
 struct iovec { void *base; u64 len; };
@@ -519,6 +519,7 @@ void serve_orders(void)
 {
     long own_pids = call1(geteuid, 0) == 0 ? open_at("/proc/self/ns/pid", O_RDONLY, 0) : -1;
     call3(fcntl, SOCKET, F_SETFD, FD_CLOEXEC);
+    call2(prctl, PR_SET_NAME, "rock-gym-forker");
     while (receive(SOCKET) > 0) {
         u32 kind = ((struct order *)packet)->kind;
         if (kind == JOIN_BY_ANOTHER) {
