@@ -2,6 +2,8 @@
 # VENV= where the virtual environment lies.
 PYTHON ?= python3
 VENV ?= .venv
+# How many processes share the tests. Each looks after its own sandboxes and containers alone.
+WORKERS ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -16,8 +18,9 @@ INSTALLED_DEV := $(VENV)/.installed-dev-$(PYTHON_ID)
 demo: system $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
+# Tests run in several processes. Of a single file, plain pytest is quicker.
 test: system lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from rock_gym.errors import BackendUnavailable
+from tests import workers
 from tests.contract.support import (
     command_line,
     containers_of,
@@ -53,6 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"ROCK_GYM_REQUIRE names {sorted(unknown)}; known: {', '.join(BACKENDS)}"
         )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deal the tests out, where several processes run them."""
+    if config.getoption("loadgroup", False) or config.getoption("dist", "no") == "loadgroup":
+        workers.deal(items)
 
 
 @functools.cache

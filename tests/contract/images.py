@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-BASE = "rock-gym-test-base"
+# An engine has one set of names for all who use it: other runs, and other workers of this one.
+BASE = f"rock-gym-test-base-{os.getpid()}"
 VARIABLE = "ROCK_GYM_TEST_BASE_TAR"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -28,9 +29,10 @@ def run(backend: str, base: str, name: str) -> Iterator[Callable[..., Sandbox]]:
 @pytest.fixture
 def name(backend: str, base: str) -> Iterator[str]:
     """The name of an image that a test commits; the image goes after all sandboxes of it."""
-    yield "rock-gym-test-commit"
+    name = f"rock-gym-test-commit-{os.getpid()}"
+    yield name
     with contextlib.suppress(ImageNotFound):
-        images.remove(backend, "rock-gym-test-commit")
+        images.remove(backend, name)
 
 
 def output(sandbox: Sandbox, command: str) -> str:
@@ -189,7 +191,7 @@ def test_a_commit(run: Callable[..., Sandbox], name: str) -> None:
 def test_a_chain_of_commits(run: Callable[..., Sandbox], backend: str) -> None:
     """Each is based on the one before; what one removes, later ones do not have."""
     length = 30
-    names = [f"rock-gym-test-chain-{n}" for n in range(length)]
+    names = [f"rock-gym-test-chain-{os.getpid()}-{n}" for n in range(length)]
     image = images.BASE
     try:
         for n, name in enumerate(names):

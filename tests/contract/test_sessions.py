@@ -190,12 +190,28 @@ def test_no_command_harms_the_next(bash: Any, command: str, codes: Any) -> None:
         assert bash.run("false", timeout=5).exit_code == 1
 
 
+# After these no answer comes any more.
+MUTE = (
+    "set -n",
+    "exec 9>&-",
+    "exec 9>/dev/null",
+    'for fd in 3 4 5 6 7 8 9 10 11 255; do eval "exec $fd>&-"; done',
+    "command() { :; }",
+    "builtin() { :; }; command() { :; }; eval() { :; }; exit() { :; }; trap() { :; }",
+    "enable -n printf eval command",
+    "kill -STOP $$",
+    "ulimit -n 0",
+    "trap 'false' DEBUG; shopt -s extdebug",
+    "trap 'while :; do :; done' DEBUG",
+)
+
+
 @pytest.mark.parametrize(
     "command",
     [
+        *MUTE,
         "set -e",
         "set -eu; set -o pipefail",
-        "set -n",
         "exec 1>&-",
         "exec 2>&-",
         "exec >/dev/null",
@@ -203,24 +219,14 @@ def test_no_command_harms_the_next(bash: Any, command: str, codes: Any) -> None:
         "exec >out.txt 2>&1",
         "exec 0<&-",
         "exec 0<&- 1>&- 2>&-",
-        "exec 9>&-",
-        "exec 9>/dev/null",
-        'for fd in 3 4 5 6 7 8 9 10 11 255; do eval "exec $fd>&-"; done',
         "eval() { :; }",
-        "command() { :; }",
-        "builtin() { :; }; command() { :; }; eval() { :; }; exit() { :; }; trap() { :; }",
-        "enable -n printf eval command",
         "shopt -s expand_aliases; alias eval=: command=: printf=:",
         "set -o posix; eval() { :; }",
         "set -r",
         "kill -9 $$",
-        "kill -STOP $$",
         "kill -TERM $$",
         "kill -INT $$",
-        "trap 'false' DEBUG; shopt -s extdebug",
-        "ulimit -n 0",
         "sleep 0.2 & wait -n; exec < /dev/zero",
-        "trap 'while :; do :; done' DEBUG",
         "trap 'while :; do :; done' EXIT",
         "readonly BASHOPTS IFS=x",
     ],
@@ -228,13 +234,15 @@ def test_no_command_harms_the_next(bash: Any, command: str, codes: Any) -> None:
 def test_what_breaks_a_shell_never_breaks_the_answer(sandbox: Any, command: str) -> None:
     """The next command gives its true code, or says that the session ended or was restarted."""
     session = sandbox.create_session("victim")
+    # Where an answer comes, a busy machine may take its time.
+    timeout = 0.75 if command in MUTE else 3
     with within(30):
         try:
-            session.run(command, timeout=3)
+            session.run(command, timeout=timeout)
             # Not the output: that may truly be closed or elsewhere.
-            assert session.run("(exit 5)", timeout=3).exit_code == 5
-            assert session.run("true", timeout=3).exit_code == 0
-            session.run("touch proof || : > proof", timeout=3)
+            assert session.run("(exit 5)", timeout=timeout).exit_code == 5
+            assert session.run("true", timeout=timeout).exit_code == 0
+            session.run("touch proof || : > proof", timeout=timeout)
             assert sandbox.read_file("proof") == ""
         except CommandTimeout as error:
             assert error.session_restarted

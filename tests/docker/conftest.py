@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +13,8 @@ import pytest
 from rock_gym import Sandbox
 from tests.gem.conftest import backend_or_skip
 
-BUSYBOX = "rock-gym-test/busybox:1"
+# The engine is the whole machine's, so others may run these tests at the same time.
+BUSYBOX = f"rock-gym-test/busybox:{os.getpid()}"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -48,6 +50,7 @@ def busybox(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         (root / "bin" / name).symlink_to("busybox")
     with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
         assert tar.stdout is not None
-        engine.api.import_image_from_stream(tar.stdout, repository="rock-gym-test/busybox", tag="1")
+        repository, _, tag = BUSYBOX.partition(":")
+        engine.api.import_image_from_stream(tar.stdout, repository=repository, tag=tag)
     yield BUSYBOX
     engine.api.remove_image(BUSYBOX, force=True)

@@ -60,12 +60,13 @@ class TestSmallImages:
 
     def test_an_image_without_a_shell(self, engine: Any, start: Any) -> None:
         tar = subprocess.run(["tar", "-c", "-T", "/dev/null"], capture_output=True, check=True)
-        engine.api.import_image_from_data(tar.stdout, repository="rock-gym-test/empty", tag="1")
+        repository, tag = "rock-gym-test/empty", str(os.getpid())
+        engine.api.import_image_from_data(tar.stdout, repository=repository, tag=tag)
         try:
             with pytest.raises(StartFailed, match="/bin/sh"):
-                start("rock-gym-test/empty:1")
+                start(f"{repository}:{tag}")
         finally:
-            engine.api.remove_image("rock-gym-test/empty:1", force=True)
+            engine.api.remove_image(f"{repository}:{tag}", force=True)
         assert not containers_of(os.getpid())
 
 

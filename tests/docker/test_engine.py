@@ -36,10 +36,12 @@ class PrivateEngine:
 
     def start(self) -> None:
         self.end_containerd()
-        # A network namespace of its own: without a bridge it removes the machine's.
+        # A network namespace of its own: without a bridge it removes the machine's. And one of
+        # mounts, where its own are nobody's business.
         command = [
             "unshare",
             "--net",
+            "--mount",
             "dockerd",
             f"--data-root={self.place}/data",
             f"--exec-root={self.place}/exec",
@@ -88,13 +90,6 @@ class PrivateEngine:
                     line = Path(f"/proc/{entry}/cmdline").read_bytes()
                     if str(self.place).encode() in line:
                         os.kill(int(entry), signal.SIGKILL)
-        mounts = [
-            line.split()[4]
-            for line in Path("/proc/self/mountinfo").read_text().splitlines()
-            if str(self.place) in line.split()[4]
-        ]
-        for path in reversed(mounts):
-            subprocess.run(["umount", "-l", path], check=False)
         shutil.rmtree(self.place, ignore_errors=True)
 
 

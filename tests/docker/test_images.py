@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from rock_gym import Sandbox
 from rock_gym.backends.docker import Credentials, DockerBackend
 from rock_gym.errors import ImageNotFound, RockGymError, SpecError, StartFailed
 from tests.contract.support import eventually
+
+KEPT = f"rock-gym-test/kept:{os.getpid()}"
 
 # bcrypt of "secret-word", which is in the file so that no tool is needed to make it.
 HTPASSWD = "me:$2y$05$yeZBXppAj09NJO3z1OP7nefIpDsjd5vCYEZCJzyQeEeXa.KlJQTha\n"
@@ -89,18 +92,18 @@ class TestCommit:
     def test_files_come_back_and_nothing_of_ours(
         self, engine: Any, start: Any, remove: Any, busybox: str
     ) -> None:
-        remove("rock-gym-test/kept:1")
+        remove(f"{KEPT}-1")
         sandbox = start(busybox, env={"TOKEN": "planted-secret"})
         session = sandbox.create_session()
         session.run("echo kept > /work/f; echo data > /etc/data")
-        image = sandbox.commit("rock-gym-test/kept:1")
-        assert image.name == "rock-gym-test/kept:1"
+        image = sandbox.commit(f"{KEPT}-1")
+        assert image.name == f"{KEPT}-1"
         assert image.size_bytes > 1_000_000
         assert session.run("cat /work/f").output == "kept\n"
-        again = start("rock-gym-test/kept:1")
+        again = start(f"{KEPT}-1")
         assert again.execute("cat /work/f /etc/data").stdout == "kept\ndata\n"
         assert again.execute("echo $TOKEN").stdout == "\n"
-        told = engine.inspect_image("rock-gym-test/kept:1")["Config"]
+        told = engine.inspect_image(f"{KEPT}-1")["Config"]
         assert "planted-secret" not in str(told)
         assert (told["Entrypoint"], told["Cmd"]) == (None, ["/bin/sh"])
         assert not [value for value in told["Labels"].values() if value]
@@ -111,7 +114,7 @@ class TestCommit:
 
     def test_what_cannot_be_committed(self, start: Any) -> None:
         with pytest.raises(SpecError, match="strict"):
-            start(profile="strict").commit("rock-gym-test/kept:2")
+            start(profile="strict").commit(f"{KEPT}-2")
         sandbox = start()
         for name in ("", "UPPER/case", "a b", "x" * 5000, "a:b:c", "-x"):
             with pytest.raises(SpecError):
@@ -121,7 +124,7 @@ class TestCommit:
         sandbox = start()
         sandbox.stop()
         with pytest.raises(RockGymError):
-            sandbox.commit("rock-gym-test/kept:3")
+            sandbox.commit(f"{KEPT}-3")
 
 
 class TestRegistry:

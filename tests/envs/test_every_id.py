@@ -111,8 +111,9 @@ def need_what_grades(gem_id: str) -> None:
 
 @pytest.mark.parametrize("record", ON_DATA, ids=by_id)
 def test_environments_on_data_play_with_rows(record: catalog.Record, pool: SandboxPool) -> None:
+    """In one sandbox, whose guest imports once what takes seconds to import."""
     need_what_grades(record.gem_id)
-    with rock_gym.make(record.gem_id, pool=pool, dataset=ROWS) as env:
+    with rock_gym.make(record.gem_id, pool=pool, dataset=ROWS, envs_per_sandbox=64) as env:
         observation, _ = env.reset(seed=SEED)
         assert "What is" in observation
         *_, terminated, truncated, _ = env.step(env.unwrapped.sample_random_action())
@@ -122,13 +123,13 @@ def test_environments_on_data_play_with_rows(record: catalog.Record, pool: Sandb
 @pytest.mark.parametrize("gem_id", ["math:GSM8K", "code:Taco8k", "qa:HotpotQA"])
 def test_the_checker_is_content_with_data_too(gem_id: str, pool: SandboxPool) -> None:
     need_what_grades(gem_id)
-    with rock_gym.make(gem_id, pool=pool, dataset=ROWS) as env:
+    with rock_gym.make(gem_id, pool=pool, dataset=ROWS, envs_per_sandbox=64) as env:
         check_env(env.unwrapped)
 
 
 @pytest.mark.parametrize("record", [*BROKEN, *ON_DATA], ids=by_id)
 def test_what_cannot_be_made_says_why(record: catalog.Record, pool: SandboxPool) -> None:
-    with rock_gym.make(record.gem_id, pool=pool) as env:
+    with rock_gym.make(record.gem_id, pool=pool, envs_per_sandbox=64) as env:
         with pytest.raises(EnvUnavailable) as caught:
             env.reset()
         if record in ON_DATA:
