@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.contract import images
+from tests.contract import images, rooms
 
 HERE = Path(__file__).parent
 
@@ -27,6 +28,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         _skip_what_is_missing(item)
         if HERE in item.path.parents and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(60))
+
+
+@pytest.fixture(scope="module")
+def room(request: pytest.FixtureRequest, backend: str) -> Iterator[rooms.Room]:
+    """What tests of a module share, with the options that the module asks for."""
+    options = getattr(request.module, "HARDEST", {}).get(backend, {})
+    with rooms.room(backend=backend, **options) as made:
+        yield made
+
+
+@pytest.fixture
+def sandbox(request: pytest.FixtureRequest, backend: str, start: Callable[..., Any]) -> Any:
+    """A sandbox in which nobody has been, or which looks like it."""
+    if backend == "docker" and request.path.stem in rooms.SHARED:
+        return request.getfixturevalue("room").enter()
+    return start()
 
 
 @pytest.fixture(scope="session")
