@@ -22,6 +22,8 @@ LONG = (
 )
 # Tests that share nothing: each is a group.
 APART = ("test_ordinary_user", "test_benchmarks")
+# Tests whose share is the same on every backend: what GEM does by itself.
+TOGETHER = ("test_every_id", "test_transcripts")
 BACKEND_FIXTURES = ("backend", "kind")
 
 
@@ -35,6 +37,8 @@ def deal(items: list[pytest.Item]) -> None:
 def _group(item: pytest.Item) -> str:
     if item.path.stem in APART:
         return item.nodeid
+    if item.path.stem in TOGETHER:
+        return item.path.stem
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     backend = next((parameters[name] for name in BACKEND_FIXTURES if name in parameters), "")
     return f"{item.path.parent.name}/{item.path.stem} {backend}".strip()

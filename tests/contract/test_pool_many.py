@@ -38,7 +38,8 @@ def test_a_thousand_sandboxes_at_once(backend: str, many_descriptors: None) -> N
         )
         assert [outcome.stdout for outcome in outcomes] == [f"{n}\n" for n in range(count)]
         assert all(sandbox.is_alive() for sandbox in sandboxes)
-        with within(60):
+        # A kernel takes its time to end a thousand network namespaces while others make some.
+        with within(240):
             pool.close()
 
 

@@ -6,6 +6,7 @@ its own as GEM needs it, and prints one line of JSON for each: its id and its tr
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -101,12 +102,20 @@ def in_fork(job: Any) -> Any:
     return json.loads(text or "null")
 
 
-def main() -> None:
+def import_all(gem_ids: set[str]) -> None:
+    """Import what environments are made of, which takes seconds, once and not in each child."""
     import gem  # noqa: F401
+    from gem.envs.registration import ENV_REGISTRY
 
+    for name in {ENV_REGISTRY[gem_id].entry_point.partition(":")[0] for gem_id in gem_ids}:
+        importlib.import_module(name)
+
+
+def main() -> None:
     os.chdir(tempfile.mkdtemp())
     with open(sys.argv[1]) as file:
         jobs = json.load(file)
+    import_all({gem_id for gem_id, *_ in jobs})
     for job in jobs:
         found = None
         for _ in range(TRIES):

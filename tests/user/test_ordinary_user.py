@@ -124,6 +124,8 @@ class User:
             "PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin",
             "LANG": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",
+            # What grows would show as root already; here a few tell whether anything does.
+            "ROCK_GYM_CYCLES": "200",
             # An engine is root's, as who may use it may become root.
             "ROCK_GYM_REQUIRE": "bubblewrap" if "ROCK_GYM_REQUIRE" in os.environ else "",
             **{name: os.environ[name] for name in (BASE_TAR,) if name in os.environ},
