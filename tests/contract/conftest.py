@@ -14,7 +14,6 @@ HERE = Path(__file__).parent
 
 # What the Docker backend has still to learn.
 NOT_YET = {
-    "test_pty": "no terminals yet",
     "test_transfer": "folders cannot be copied yet",
     "test_limits": "hits of limits are not counted yet",
     "test_statistics": "memory of limited ones is not told as it is elsewhere yet",

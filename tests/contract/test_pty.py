@@ -116,6 +116,23 @@ def test_writing_to_what_has_ended(sandbox: Any) -> None:
             pty.write(b"x\n")
 
 
+def test_a_program_that_leaves_its_terminal(sandbox: Any) -> None:
+    """The end of what it prints is not its own end."""
+    with sandbox.open_pty(["sh", "-c", "echo last; exec <&- >&- 2>&-; exit 9"]) as pty:
+        assert read_all(pty) == "last\n"
+        assert pty.wait(10) == 9
+
+
+def test_one_that_nobody_reads(sandbox: Any) -> None:
+    """Nor types for: neither holds up what else goes on."""
+    with sandbox.open_pty(["yes"]) as loud, sandbox.open_pty(["sleep", "1000"]) as deaf:
+        for _ in range(20):
+            deaf.write(b"x" * 200 + b"\n")
+        assert sandbox.execute("echo hi").stdout == "hi\n"
+        assert loud.read(2) == b"y\r"
+        assert loud.read(1) == b"\n"
+
+
 def test_what_cannot_be_started(sandbox: Any) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):

@@ -109,6 +109,11 @@ print("closed")
         result = start(profile=profile).execute(["python3", "-I", "-S", "-c", code])
         assert result.stdout == "closed\n", result.stderr
 
+    def test_a_user_has_terminals_too(self, start: Any, busybox: str) -> None:
+        with start(busybox, profile="strict").open_pty(["sh", "-c", "tty; test -w $(tty)"]) as pty:
+            assert pty.read().startswith(b"/dev/pts/0")
+            assert pty.wait(10) == 0
+
     def test_what_the_engine_is_told(self, engine: Any, start: Any) -> None:
         """Never anything that opens it, whatever is asked for."""
         told = engine.inspect(start(cpus=0.5, memory="64m", pids=50, shm="8m")._container.container)

@@ -10,14 +10,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from rock_gym.backends.base import (
     CommittedImage,
     FileWriter,
     LimitHits,
     Statistics,
-    Terminal,
     TreeReader,
     TreeWriter,
 )
@@ -30,6 +29,7 @@ from rock_gym.backends.docker.link import Link
 from rock_gym.backends.docker.process import AgentProcess
 from rock_gym.backends.docker.settings import RUN_DIR
 from rock_gym.backends.docker.side import Side
+from rock_gym.backends.docker.terminal import AgentTerminal
 from rock_gym.errors import (
     BackendUnavailable,
     FileError,
@@ -47,6 +47,7 @@ _SHELLS = ("/bin/sh", "/bin/bash", "/usr/bin/bash")
 _NOT_OURS = ("PWD", "OLDPWD", "SHLVL", "_")
 _WHY_S = 2.0
 _STOP_S = 1.5
+_Started = TypeVar("_Started", bound=AgentProcess)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class DockerContainer:
             + merge_stderr * protocol.MERGED
             + control * protocol.WITH_CONTROL
         )
-        process = self._handle()
+        process = self._handle(AgentProcess)
         try:
             if channel is not None and self._side is not None:
                 with self._side.lock:
@@ -163,7 +164,7 @@ class DockerContainer:
         cwd: str | None = None,
     ) -> tuple[AgentProcess, AgentLine]:
         """Start a process with a socket; see ``Container.open_line``."""
-        process = self._handle()
+        process = self._handle(AgentProcess)
         line = AgentLine(self._link, process.id + 1)
         try:
             self._start(process, argv, env, cwd, protocol.WITH_CHANNEL)
@@ -181,6 +182,7 @@ class DockerContainer:
         env: Mapping[str, str] | None,
         cwd: str | None,
         flags: int,
+        size: bytes = b"",
     ) -> None:
         process.start(
             list(argv),
@@ -188,16 +190,17 @@ class DockerContainer:
             os.path.join(self.workdir, cwd or ""),
             flags,
             (cwd or self.workdir, argv[0]),
+            size,
         )
 
     def _check_running(self) -> None:
         if self._link.stopped:
             raise self._link.loss()
 
-    def _handle(self) -> AgentProcess:
+    def _handle(self, kind: type[_Started]) -> _Started:
         self._check_running()
         try:
-            return AgentProcess(self._link)
+            return kind(self._link)
         except BlockingIOError as error:
             raise FileError(str(error), path=self.workdir, reason="EMFILE") from None
 
@@ -228,9 +231,16 @@ class DockerContainer:
         cwd: str | None = None,
         rows: int = 24,
         columns: int = 80,
-    ) -> Terminal:
-        """Not to be had yet; see ``Container.open_terminal``."""
-        raise self._not_yet("there are no terminals; use a session")
+    ) -> AgentTerminal:
+        """Start a process on a terminal; see ``Container.open_terminal``."""
+        terminal = self._handle(AgentTerminal)
+        size = protocol.SIZE.pack(rows, columns)
+        try:
+            self._start(terminal, argv, env, cwd, protocol.WITH_TERMINAL, size)
+        except BaseException:
+            terminal.close()
+            raise
+        return terminal
 
     def _not_yet(self, what: str) -> BackendUnavailable:
         return BackendUnavailable(

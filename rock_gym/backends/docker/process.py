@@ -42,7 +42,13 @@ class AgentProcess(Handle):
         super().__init__(link)
 
     def start(
-        self, argv: list[str], env: dict[str, str], cwd: str, flags: int, names: tuple[str, str]
+        self,
+        argv: list[str],
+        env: dict[str, str],
+        cwd: str,
+        flags: int,
+        names: tuple[str, str],
+        size: bytes = b"",
     ) -> None:
         """Have it started, and wait for word of it.
 
@@ -52,18 +58,20 @@ class AgentProcess(Handle):
             cwd: Where it starts, absolute.
             flags: Of the protocol.
             names: What an error calls the directory and the program.
+            size: That of its terminal, if it gets one.
 
         Raises:
             FileError: If it cannot be started.
             SandboxLost: If the container is gone.
             SandboxClosed: If it was ended by us.
         """
-        self._has_input = bool(flags & protocol.WITH_INPUT)
+        self._has_input = bool(flags & (protocol.WITH_INPUT | protocol.WITH_TERMINAL))
         payload = protocol.spawn_payload(
             flags,
             os.fsencode(cwd),
             [os.fsencode(word) for word in argv],
             [os.fsencode(f"{name}={value}") for name, value in env.items()],
+            size,
         )
         if len(payload) > protocol.LONGEST_FRAME:
             raise self._start_error(errno.E2BIG, names[1])

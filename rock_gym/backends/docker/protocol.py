@@ -30,6 +30,7 @@ SETUP = 17
 PROBE = 18
 JOIN = 19
 START_OVER = 20
+RESIZE = 21
 
 # From the agent
 READY = 1
@@ -52,6 +53,7 @@ MERGED = 2
 WITH_CONTROL = 4
 WITH_CHANNEL = 8
 WITH_SOCKET = 16
+WITH_TERMINAL = 32
 
 # What a process may send before we have to grant more, and what may wait for it inside.
 OUTPUT_WINDOW = 1 << 19
@@ -64,6 +66,7 @@ RESET_MARK_BYTES = 32
 HEADER = struct.Struct("<III")
 WORD = struct.Struct("<I")
 WORDS = struct.Struct("<II")
+SIZE = struct.Struct("<HH")
 AT = struct.Struct("<QI")
 SPACE = struct.Struct("<3Q")
 
@@ -73,7 +76,9 @@ def frame(handle: int, kind: int, payload: bytes = b"") -> bytes:
     return HEADER.pack(len(payload), handle, kind) + payload
 
 
-def spawn_payload(flags: int, cwd: bytes, argv: list[bytes], env: list[bytes]) -> bytes:
-    """Return the payload that describes a process to start."""
+def spawn_payload(
+    flags: int, cwd: bytes, argv: list[bytes], env: list[bytes], size: bytes = b""
+) -> bytes:
+    """Return the payload that describes a process to start, with ``size`` on a terminal."""
     strings = b"\0".join([cwd, *argv, *env]) + b"\0"
-    return HEADER.pack(flags, len(argv), len(env)) + strings
+    return HEADER.pack(flags, len(argv), len(env)) + size + strings

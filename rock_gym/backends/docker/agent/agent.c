@@ -13,15 +13,17 @@
 #include <linux/stat.h>
 
 typedef unsigned char u8;
+typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long u64;
 
 enum { SPAWN = 1, INPUT, CLOSE_INPUT, CREDIT, KILL_BELOW, KILL, FORGET, SNAPSHOT, OPEN_READ, PREAD,
        OPEN_WRITE, WRITE, COMMIT, PASS, RENEW, STATFS, SETUP, PROBE, JOIN,
-       START_OVER };
+       START_OVER, RESIZE };
 enum { READY = 1, OPENED, OUTPUT, ERROR, CONTROL, DIED, END, KILLED, ROOM, BROKEN, DATA, DONE,
        WRITER_IS };
-enum { WITH_INPUT = 1, MERGED = 2, WITH_CONTROL = 4, WITH_CHANNEL = 8, WITH_SOCKET = 16 };
+enum { WITH_INPUT = 1, MERGED = 2, WITH_CONTROL = 4, WITH_CHANNEL = 8, WITH_SOCKET = 16,
+       WITH_TERMINAL = 32 };
 
 enum { VERSION = 1, SLOTS = 1024, HEADER = 12, CHUNK = 32768, CONTROL_FD = 9, CHANNEL_FD = 3 };
 enum { INPUT_BYTES = 1 << 18, ROOM_STEP = 1 << 16, IN_BYTES = 4 << 20, OUT_BYTES = 1 << 18 };
@@ -76,6 +78,7 @@ enum { O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, O_EXCL = 0200, O_
 enum { SIGKILL = 9, SIGSTOP = 19, SIGCHLD = 17, WNOHANG = 1 };
 enum { POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16 };
 enum { F_GETFL = 3, F_SETFL = 4, FIONREAD = 0x541B };
+enum { TIOCSCTTY = 0x540E, TIOCSWINSZ = 0x5414, TIOCGPTPEER = 0x5441, TIOCSPTLCK = 0x40045431 };
 enum { AF_UNIX = 1, SOCK_STREAM = 1, SOCK_NONBLOCK = 04000, SOCK_CLOEXEC = 02000000 };
 enum { SOL_SOCKET = 1, SO_PASSCRED = 16, SCM_RIGHTS = 1, SCM_CREDENTIALS = 2, MSG_NOSIGNAL = 0x4000 };
 enum { PR_SET_DUMPABLE = 4, PR_SET_SECCOMP = 22, PR_SET_NO_NEW_PRIVS = 38,
@@ -197,7 +200,7 @@ struct slot {
     u32 marker_len;
     int *children;              /* at the snapshot */
     u32 snapshot, children_count, children_room;
-    int fd, error, committed;   /* of a file */
+    int fd, error, committed;   /* of a file; `fd` also of a terminal, whose `in` and `out[0]` it is */
     char *path;                 /* target and, PATH bytes on, the temporary file */
 };
 
@@ -277,9 +280,11 @@ static struct slot *take(u32 id, int kind)
     return s;
 }
 
+static int has_terminal(const struct slot *s) { return s->kind == PROCESS && s->fd >= 0; }
+
 static void drop_input(struct slot *s)
 {
-    if (s->kind != CHANNEL) close_fd(&s->in);
+    if (s->kind != CHANNEL && !has_terminal(s)) close_fd(&s->in);
     s->in = -1;
     unmap(s->queue, INPUT_BYTES);
     s->queue = 0;
@@ -289,6 +294,7 @@ static void drop_input(struct slot *s)
 static void forget(struct slot *s)
 {
     drop_input(s);
+    if (has_terminal(s)) s->out[0] = -1;
     for (int i = 0; i < 3; i++) close_fd(&s->out[i]);
     close_fd(&s->pidfd);
     unmap(s->marker, MARKER);
@@ -426,7 +432,7 @@ static void kill_below(struct slot *s, u32 signal, u32 spare)
 
 /* Starting processes */
 
-struct plan { u32 flags, argc, envc; char *cwd, **argv, **env; };
+struct plan { u32 flags, argc, envc; u16 window[4]; char *cwd, **argv, **env; };
 
 static int is_executable(const char *path)
 {
@@ -472,10 +478,12 @@ static void become(struct plan *p, int fds[5], int report)
         call1(close, fd);
     }
     report = (int)call3(fcntl, report, 1030 /* F_DUPFD_CLOEXEC */, 64);
+    if (p->flags & WITH_TERMINAL) fds[1] = fds[2] = fds[0];
     for (int i = 0; i < 5; i++)
         if (fds[i] >= 0) fds[i] = (int)call3(fcntl, fds[i], 1030, 64);
     for (int i = 0; i < 5; i++)
         if (fds[i] >= 0) call3(dup3, fds[i], targets[i], 0);
+    if (p->flags & WITH_TERMINAL) call3(ioctl, 0, TIOCSCTTY, 0);
     call4(rt_sigprocmask, 2 /* SIG_SETMASK */, &none, 0, 8);
     answer[1] = 1;
     long result = call1(chdir, p->cwd);
@@ -496,6 +504,11 @@ static int read_plan(struct plan *p, char *data, u32 len)
     memcpy(words, data, sizeof words);
     p->flags = words[0], p->argc = words[1], p->envc = words[2];
     char *at = data + sizeof words;
+    if (p->flags & WITH_TERMINAL) { /* its rows and columns come first */
+        if (len < sizeof words + 2 * sizeof(u16) + 1) return 0;
+        memcpy(p->window, at, 2 * sizeof(u16));
+        at += 2 * sizeof(u16);
+    }
     char **all = map((words[1] + words[2] + 2UL) * sizeof(char *));
     if (!all) return 0;
     p->argv = all;
@@ -524,9 +537,27 @@ static int add_pipe(int *ours, int *theirs, int child_reads)
     return 0;
 }
 
-static int add_streams(struct slot *s, u32 flags, int fds[5])
+/* A terminal of the container's own, both ends of it. */
+static int add_terminal(struct slot *s, const u16 window[4], int *theirs)
 {
+    int unlocked = 0;
+    long fd = open_at("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK, 0), result;
+    if (fd < 0) return (int)-fd;
+    s->in = s->out[0] = s->fd = (int)fd;
+    if (!(s->queue = map(INPUT_BYTES))) return E_NOMEM;
+    if ((result = call3(ioctl, fd, TIOCSPTLCK, &unlocked)) < 0) return (int)-result;
+    if ((result = call3(ioctl, fd, TIOCSWINSZ, window)) < 0) return (int)-result;
+    result = call3(ioctl, fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (result < 0) return (int)-result;
+    *theirs = (int)result;
+    return 0;
+}
+
+static int add_streams(struct slot *s, struct plan *p, int fds[5])
+{
+    u32 flags = p->flags;
     int error = 0;
+    if (flags & WITH_TERMINAL) return add_terminal(s, p->window, &fds[0]);
     if (flags & WITH_INPUT) {
         s->queue = map(INPUT_BYTES);
         error = s->queue ? add_pipe(&s->in, &fds[0], 1) : E_NOMEM;
@@ -586,12 +617,12 @@ static int take_socket(int *theirs)
 
 static void spawn(u32 id, char *data, u32 len)
 {
-    struct plan p = {0, 0, 0, 0, 0, 0};
+    struct plan p = {0, 0, 0, {0, 0, 0, 0}, 0, 0, 0};
     int fds[5] = {-1, -1, -1, -1, -1}, report[2] = {-1, -1};
     u32 answer[2] = {E_INVAL, 0};
     struct slot *s = take(id, PROCESS);
     if (read_plan(&p, data, len)) {
-        answer[0] = (u32)add_streams(s, p.flags, fds);
+        answer[0] = (u32)add_streams(s, &p, fds);
         /* The owner numbers a process's channel one more than the process. */
         if (!answer[0] && p.flags & WITH_CHANNEL) answer[0] = (u32)add_channel(id + 1, &fds[4]);
         if (p.flags & WITH_SOCKET) { /* taken in any case, or it would be the next one's */
@@ -625,6 +656,12 @@ static void spawn(u32 id, char *data, u32 len)
 
 /* Streams */
 
+static void break_input(struct slot *s)
+{
+    tell(s->id, BROKEN, 0, 0);
+    drop_input(s);
+}
+
 static void feed(struct slot *s)
 {
     while (s->queue_len) {
@@ -632,11 +669,7 @@ static void feed(struct slot *s)
             ? call6(__NR_sendto, s->in, (long)(s->queue + s->queue_at), s->queue_len, MSG_NOSIGNAL, 0, 0)
             : call3(write, s->in, s->queue + s->queue_at, s->queue_len);
         if (n == -E_AGAIN || n == -E_INTR) return;
-        if (n <= 0) {
-            tell(s->id, BROKEN, 0, 0);
-            drop_input(s);
-            return;
-        }
+        if (n <= 0) return break_input(s);
         s->queue_at += (u32)n;
         s->queue_len -= (u32)n;
         s->taken += (u32)n;
@@ -687,6 +720,16 @@ static long receive(struct slot *s, int which, u8 *to, u32 limit)
     return n;
 }
 
+/* Nobody has a terminal open any more, now that its output has been read. It is kept until it is
+ * forgotten, since closing it would tell its processes to end. */
+static void hang_up(struct slot *s)
+{
+    s->out[0] = -1;
+    s->ended = 1;
+    tell(s->id, END, 0, 0);
+    if (s->in >= 0) break_input(s);
+}
+
 /* Pass on what one stream holds, `limit` bytes at most. Returns how much. */
 static u32 pass_on(struct slot *s, int which, u32 limit)
 {
@@ -701,6 +744,7 @@ static u32 pass_on(struct slot *s, int which, u32 limit)
             if (s->in == s->out[0]) drop_input(s);
             tell(s->id, END, 0, 0);
         }
+        if (has_terminal(s)) hang_up(s);
         close_fd(&s->out[which]);
         s->before[which] = 0;
         return 0;
@@ -723,6 +767,7 @@ static void fence(struct slot *s)
 /* Send what had to wait for output that was written before it. */
 static void settle(struct slot *s)
 {
+    if (has_terminal(s)) return; /* its end is that of its output, whoever else writes to it */
     for (int i = 0; i < 2; i++)
         while (s->before[i] && pass_on(s, i, s->before[i])) continue;
     if (s->before[0] || s->before[1]) return;
@@ -944,6 +989,12 @@ static void tell_space(u32 id, const char *path)
 
 /* What the owner asks for */
 
+static void resize(struct slot *s, const u32 words[2])
+{
+    u16 window[4] = {(u16)words[0], (u16)words[1], 0, 0};
+    call3(ioctl, s->fd, TIOCSWINSZ, window);
+}
+
 static void pass_channel(struct slot *s, u32 id, void *data, u32 len)
 {
     int theirs = -1;
@@ -1032,6 +1083,7 @@ static void obey(u32 id, u32 type, u8 *data, u32 len)
     else if (type == KILL && s->kind == CHANNEL) kill_writer(s);
     else if (type == KILL && s->kind == PROCESS && !s->died) kill_tree(s->pid);
     else if (type == KILL_BELOW) kill_below(s, words[0], words[1]);
+    else if (type == RESIZE && has_terminal(s)) resize(s, words);
     else if (type == SNAPSHOT) take_snapshot(s, words[0]);
     else if (type == PREAD && s->kind == READER && len >= 12) read_at(s, data);
     else if (type == WRITE && s->kind == WRITER) write_file(s, data, len);
@@ -1076,6 +1128,12 @@ static void listen(void)
 
 /* The loop */
 
+/* Whether output has to wait for what was there before a marker or the end. */
+static int is_held(const struct slot *s)
+{
+    return s->marker_len || (s->died && !has_terminal(s));
+}
+
 static u32 gather(void)
 {
     u32 n = 3;
@@ -1086,7 +1144,7 @@ static u32 gather(void)
     for (u32 i = 0; i < top; i++) {
         struct slot *s = &slots[i];
         if (s->kind != PROCESS && s->kind != CHANNEL) continue;
-        int held = s->marker_len || s->died, flows = open && s->credit > 0;
+        int held = is_held(s), flows = open && s->credit > 0;
         for (int k = 0; k < 2; k++) {
             int wanted = s->out[k] >= 0 && flows && (!held || s->before[k]);
             polls[n++] = (struct pollfd){wanted ? s->out[k] : -1, POLLIN, 0};
@@ -1105,11 +1163,14 @@ static void serve(u32 count)
         if (s->kind != PROCESS && s->kind != CHANNEL) continue;
         struct pollfd *p = &polls[n];
         n += 4;
-        if (p[2].revents && !s->marker_len && !s->died) take_marker(s);
+        if (p[2].revents && !is_held(s)) take_marker(s);
         for (int k = 0; k < 2; k++)
             if (p[k].revents && s->out[k] == p[k].fd)
-                pass_on(s, k, s->marker_len || s->died ? s->before[k] : CHUNK);
-        if (p[3].revents && s->in == p[3].fd) feed(s);
+                pass_on(s, k, is_held(s) ? s->before[k] : CHUNK);
+        if (p[3].revents && s->in == p[3].fd) {
+            if (has_terminal(s) && p[3].revents & POLLHUP) break_input(s); /* it takes no more */
+            else feed(s);
+        }
         if (s->marker_len || (s->died && !s->ended)) settle(s);
     }
 }
