@@ -29,6 +29,7 @@ enum { VERSION = 1, SLOTS = 1024, HEADER = 12, CHUNK = 32768, CONTROL_FD = 9, CH
 enum { INPUT_BYTES = 1 << 18, ROOM_STEP = 1 << 16, IN_BYTES = 4 << 20, OUT_BYTES = 1 << 18 };
 /* Replies are small, so that reading stops while they would still fit. */
 enum { OUT_RESERVE = 1 << 17, MARKER = 4096, PATH = 8192, TABLE = 32768, KILL_MS = 1000 };
+enum { MARKER_WAIT_NS = 100000 };
 enum { RESET_BYTES = 32 };
 
 /* System calls */
@@ -192,7 +193,7 @@ struct slot {
     int in, out[3];             /* standard input; output, error, control */
     u8 *queue;                  /* what is still to be written to `in` */
     u32 queue_at, queue_len, taken;
-    u8 closing, ended, died, fresh;
+    u8 closing, ended, died, fresh, asked;
     int code;
     long credit;                /* how much more output the owner has room for */
     u32 before[2];              /* output that must go out before the marker, or the end, may */
@@ -380,25 +381,53 @@ static void kill_tree(int root)
     call2(kill, root, SIGKILL);
 }
 
+static int note_child(struct slot *s, int pid)
+{
+    if (s->children_count == s->children_room) {
+        u32 more = s->children_room ? s->children_room * 4 : 1024;
+        int *larger = map(more * sizeof(int));
+        if (!larger) return 0;
+        memcpy(larger, s->children, s->children_count * sizeof(int));
+        unmap(s->children, s->children_room * sizeof(int));
+        s->children = larger;
+        s->children_room = more;
+    }
+    s->children[s->children_count++] = pid;
+    return 1;
+}
+
+/* The kernel's own list of what the one thread of a shell has started, where it was built to tell.
+ * A child may be left out when one before it is reaped meanwhile, which is then in only the first
+ * of two readings. */
+static int read_children(struct slot *s)
+{
+    char path[64], text[2][1024];
+    long got[2] = {0, 0};
+    char *end = append_number(append(path, "/proc/"), (u64)s->pid);
+    append(append_number(append(end, "/task/"), (u64)s->pid), "/children");
+    int fd = (int)open_at(path, O_RDONLY, 0);
+    if (fd < 0) return 0;
+    for (int i = 0; i < 2 && (i == 0 || got[0] > 0); i++)
+        got[i] = call4(pread64, fd, text[i], sizeof text[i] - 1, 0);
+    call1(close, fd);
+    if (got[0] < 0 || got[0] > (long)sizeof text[0] / 2 || got[0] != got[1]) return 0;
+    if (!same(text[0], text[1], (u64)got[0])) return 0;
+    text[0][got[0]] = 0;
+    for (char *p = text[0]; *p;) {
+        if (!note_child(s, (int)number(p))) break;
+        while (*p && *p++ != ' ') continue;
+    }
+    return 1;
+}
+
 static void take_snapshot(struct slot *s, u32 which)
 {
     s->snapshot = which;
     s->children_count = 0;
-    if (s->died) return;
+    if (s->died || read_children(s)) return;
     read_table();
-    for (u32 i = 0; i < table_len; i++) {
-        if (table[i].parent != s->pid) continue;
-        if (s->children_count == s->children_room) {
-            u32 more = s->children_room ? s->children_room * 4 : 1024;
-            int *larger = map(more * sizeof(int));
-            if (!larger) return;
-            memcpy(larger, s->children, s->children_count * sizeof(int));
-            unmap(s->children, s->children_room * sizeof(int));
-            s->children = larger;
-            s->children_room = more;
-        }
-        s->children[s->children_count++] = table[i].pid;
-    }
+    for (u32 i = 0; i < table_len; i++)
+        if (table[i].parent == s->pid && !note_child(s, table[i].pid)) return;
 }
 
 static void wait_for_ends(struct pollfd *ends, u32 count)
@@ -695,6 +724,7 @@ static void queue_input(struct slot *s, const u8 *data, u32 len)
     if (len > INPUT_BYTES - s->queue_len) len = INPUT_BYTES - s->queue_len; /* it broke the rules */
     memcpy(s->queue + s->queue_len, data, len);
     s->queue_len += len;
+    s->asked = 1;
     feed(s);
 }
 
@@ -796,6 +826,17 @@ static void take_marker(struct slot *s)
     s->marker_len = (u32)n;
     fence(s);
     settle(s);
+}
+
+/* What a short command prints is followed by its marker within microseconds. Waited for, it goes out
+ * along with that, which spares everybody on the way a second piece. Once per input, so that output
+ * which goes on is not slowed down. */
+static void await_marker(struct slot *s)
+{
+    struct pollfd end = {s->out[2], POLLIN, 0};
+    struct timespec limit = {0, MARKER_WAIT_NS};
+    s->asked = 0;
+    if (call4(ppoll, &end, 1, &limit, 0) > 0) take_marker(s);
 }
 
 static void reap(void)
@@ -1164,6 +1205,7 @@ static void serve(u32 count)
         struct pollfd *p = &polls[n];
         n += 4;
         if (p[2].revents && !is_held(s)) take_marker(s);
+        else if (p[0].revents && s->asked && s->out[2] >= 0 && !is_held(s)) await_marker(s);
         for (int k = 0; k < 2; k++)
             if (p[k].revents && s->out[k] == p[k].fd)
                 pass_on(s, k, is_held(s) ? s->before[k] : CHUNK);
