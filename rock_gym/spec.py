@@ -174,8 +174,8 @@ class SandboxSpec:
         ulimits: Limits of each process, such as ``("nofile", 1024)``, as sorted pairs.
         gpus: ``"all"``, a number, or ids with commas between.
         ports: Pairs of a port inside and one of the host's loopback, None for any that is free.
-        run_dir: Whether the host shares a private directory of sockets with it, which makes GEM
-            steps faster.
+        run_dir: Whether the host shares a private directory with it for a socket, over which all
+            goes past the engine: GEM steps, commands and files are faster.
         dockerfile: A Dockerfile's text to build the image from, in place of ``image``.
     """
 

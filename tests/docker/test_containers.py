@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -189,10 +190,13 @@ class TestEnds:
     def test_twenty_containers_of_a_killed_owner(self) -> None:
         """None is left after five seconds."""
         script = """
-import sys
+import os, sys
 from concurrent.futures import ThreadPoolExecutor
 import rock_gym
-start = lambda _: rock_gym.Sandbox.start(backend="docker")
+def start(number):
+    # Some talk beside the engine, where they may.
+    beside = number % 2 == 0 and os.geteuid() == 0
+    return rock_gym.Sandbox.start(backend="docker", run_dir=beside)
 with ThreadPoolExecutor(4) as threads:
     held = list(threads.map(start, range(20)))
 for sandbox in held: sandbox.create_session().run("sleep 1000 &")
@@ -328,6 +332,23 @@ class TestRunDirectories:
             with pytest.raises(StepTimeout):
                 stuck.step("\\boxed{1}", 0.2)
             stuck.close()
+
+    def test_all_else_goes_over_one_too(self, start: Any) -> None:
+        """Large things both ways at once, terminals, and what comes after a restart."""
+        sandbox = start(run_dir=True)
+        data = os.urandom(5_000_000)
+        with sandbox.open_pty(["yes"]):
+            sandbox.write_file("f", data)
+            assert sandbox.read_file("f", encoding=None) == data
+            assert len(sandbox.execute("cat f | base64", timeout=20).stdout) > 500_000
+        sandbox.restart()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            process = sandbox.open(["sh", "-c", "echo hi >&3"], channel=theirs)
+            assert process.wait(20) == 0
+            process.close()
+            assert ours.recv(10) == b"hi\n"
+        assert sandbox.create_session().run("echo there").output == "there\n"
 
     def test_nothing_of_it_is_left(self, start: Any) -> None:
         """Neither on the host nor, once the first process has come, inside."""

@@ -127,8 +127,8 @@ def backend(private: PrivateEngine) -> Iterator[DockerBackend]:
     made.close()
 
 
-def start(backend: DockerBackend) -> Sandbox:
-    return Sandbox.start("small:1", backend=backend)
+def start(backend: DockerBackend, *, run_dir: bool = False) -> Sandbox:
+    return Sandbox.start("small:1", backend=backend, run_dir=run_dir)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -174,13 +174,15 @@ def test_a_pool_recovers(private: PrivateEngine, backend: DockerBackend) -> None
 
 def test_an_engine_that_is_frozen(private: PrivateEngine, backend: DockerBackend) -> None:
     """A command's own limit holds, and the sandbox goes on when the engine does."""
-    with start(backend) as sandbox:
+    with start(backend) as sandbox, start(backend, run_dir=True) as beside:
         assert private.process is not None
         session = sandbox.create_session()
         private.stop(signal.SIGSTOP)
         try:
             with within(30), pytest.raises(RockGymError):
                 session.run("echo frozen", timeout=1)
+            # What it is not asked for does not suffer.
+            assert beside.create_session().run("echo on").output == "on\n"
         finally:
             private.process.send_signal(signal.SIGCONT)
         if sandbox.is_alive():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,9 @@ from tests.contract.support import Owner, eventually, within
 
 SCRIPT = """
 import sys, rock_gym
-sandbox = rock_gym.Sandbox.start(backend="docker", lifetime="lease", env={"TOKEN": "secret"})
+sandbox = rock_gym.Sandbox.start(
+    backend="docker", lifetime="lease", env={"TOKEN": "secret"}, run_dir="beside" in sys.argv
+)
 sandbox.write_file("kept", "still here")
 bash = sandbox.create_session()
 bash.run("sleep 1000 & (trap '' TERM; sleep 2000) &")
@@ -34,9 +37,9 @@ def backend() -> Iterator[DockerBackend]:
     made.close()
 
 
-def abandoned() -> str:
-    """A lease whose owner was killed while it was busy."""
-    with Owner(SCRIPT) as owner:
+def abandoned(*, beside: bool = False) -> str:
+    """A lease whose owner was killed while it was busy, talking to it beside the engine or not."""
+    with Owner(f"import sys; sys.argv.append({'beside' * beside!r}){SCRIPT}") as owner:
         name: str = owner.tells()
         owner.kill()
         owner.process.wait(10)
@@ -62,7 +65,7 @@ def test_a_lease_is_adopted(backend: DockerBackend) -> None:
 
 
 def test_it_is_adopted_again_and_again(backend: DockerBackend) -> None:
-    name = abandoned()
+    name = abandoned(beside=os.geteuid() == 0)
     try:
         for number in range(5):
             _, container = backend.adopt(name)

@@ -130,7 +130,8 @@ class DockerBackend:
                 link = Link(*engine.attach(container), sandbox_id)
                 engine.start(container)
                 self._hand_over(link, agent, setup, deadline)
-                beside = self._meet(door, link, container, deadline)
+                if door is not None:
+                    self._meet(door, link, container, deadline)
             except BaseException:
                 if link is not None:
                     link.close()
@@ -149,7 +150,7 @@ class DockerBackend:
             spec.lifetime == "lease",
             setup[: protocol.RESET_MARK_BYTES],
         )
-        started = DockerContainer(engine, self.images, made, link, dict(spec.env), beside)
+        started = DockerContainer(engine, self.images, made, link, dict(spec.env))
         self._containers.add(started)
         if made.leased:
             started.renew(LEASE_S)
@@ -203,7 +204,7 @@ class DockerBackend:
             leased=True,
             mark=mark,
         )
-        adopted = DockerContainer(engine, self.images, made, link, {}, None)
+        adopted = DockerContainer(engine, self.images, made, link, {})
         self._containers.add(adopted)
         return spec, adopted
 
@@ -238,16 +239,12 @@ class DockerBackend:
                 removed.append(found["Names"][0].lstrip("/"))
         return removed
 
-    def _meet(
-        self, door: side.Door | None, link: Link, container: str, deadline: float
-    ) -> side.Side | None:
+    def _meet(self, door: side.Door, link: Link, container: str, deadline: float) -> None:
         """Have the first process come to the door, before anything else runs inside."""
-        if door is None:
-            return None
         link.send(door.order())
         told = self.engine.inspect(container)
         pid = told["State"]["Pid"] if told is not None else 0
-        return door.accept(pid, deadline - time.monotonic())
+        link.move_to(door.accept(pid, deadline - time.monotonic()))
 
     def _hand_over(self, link: Link, agent: bytes, setup: bytes, deadline: float) -> None:
         """Give the container its first process, and wait until that answers."""

@@ -28,7 +28,6 @@ from rock_gym.backends.docker.line import CREDIT, AgentLine
 from rock_gym.backends.docker.link import Link
 from rock_gym.backends.docker.process import AgentProcess
 from rock_gym.backends.docker.settings import RUN_DIR
-from rock_gym.backends.docker.side import Side
 from rock_gym.backends.docker.terminal import AgentTerminal
 from rock_gym.errors import (
     BackendUnavailable,
@@ -86,7 +85,6 @@ class DockerContainer:
         made: What it was made as.
         link: The stream to its first process, which has greeted.
         env: Variables that its processes get beyond the image's.
-        beside: Where sockets are passed in, if they can be.
     """
 
     run_dir = RUN_DIR
@@ -99,7 +97,6 @@ class DockerContainer:
         made: Made,
         link: Link,
         env: Mapping[str, str],
-        beside: Side | None,
     ) -> None:
         assert link.greeting is not None
         self.id = made.sandbox_id
@@ -108,8 +105,7 @@ class DockerContainer:
         self.shell, environ = _read_greeting(link.greeting)
         self.environ: Mapping[str, str] = {**environ, **env}
         self._made = made
-        self._side = beside
-        self.takes_sockets = beside is not None
+        self.takes_sockets = link.takes_sockets
         self.is_leased = made.leased
         self._images = images
         self._engine = engine
@@ -136,21 +132,17 @@ class DockerContainer:
     ) -> AgentProcess:
         """Start a process inside; see ``Container.open``."""
         assert not script, "there is no script_dir"
-        if channel is not None and self._side is None:
+        if channel is not None and not self.takes_sockets:
             raise BackendUnavailable("no socket can be passed into this container; use open_line")
         flags = (
             stdin * protocol.WITH_INPUT
             + merge_stderr * protocol.MERGED
             + control * protocol.WITH_CONTROL
+            + (channel is not None) * protocol.WITH_SOCKET
         )
         process = self._handle(AgentProcess)
         try:
-            if channel is not None and self._side is not None:
-                with self._side.lock:
-                    self._side.send(channel)
-                    self._start(process, argv, env, cwd, flags | protocol.WITH_SOCKET)
-            else:
-                self._start(process, argv, env, cwd, flags)
+            self._start(process, argv, env, cwd, flags, channel=channel)
         except BaseException:
             process.close()
             raise
@@ -183,6 +175,7 @@ class DockerContainer:
         cwd: str | None,
         flags: int,
         size: bytes = b"",
+        channel: socket.socket | None = None,
     ) -> None:
         process.start(
             list(argv),
@@ -191,6 +184,7 @@ class DockerContainer:
             flags,
             (cwd or self.workdir, argv[0]),
             size,
+            channel,
         )
 
     def _check_running(self) -> None:
@@ -321,8 +315,6 @@ class DockerContainer:
         if problem is not None:
             _log.warning("%s may still be there: %s; see rock-gym reap", self.id, problem)
         self._link.free()
-        if self._side is not None:
-            self._side.close()
 
     def stop(self) -> None:
         """End all in it but its first process, and keep its files; see ``Container.stop``."""

@@ -1,5 +1,7 @@
 """The byte stream to a container's first process, shared by all that runs inside.
 
+It is the engine's, or a socket beside that, which then only tells the container that we live.
+
 Reads happen in the threads that wait: one of them reads for all, and hands that duty on when it
 has what it waited for. So a command in an open session costs a write, a poll and a read, and no
 thread is woken. Nothing reads in between; each process may send no more than it was granted, so
@@ -21,15 +23,12 @@ from collections.abc import Callable
 from typing import Any
 
 from rock_gym.backends.docker import protocol
+from rock_gym.backends.docker.framing import Pieces
 from rock_gym.errors import SandboxClosed, SandboxLost
 
 # How long an engine may refuse to take what we write before it counts as gone.
 _SEND_S = 30.0
 _READ_BYTES = 1 << 18
-# The engine puts 8 bytes before each piece of a stream: its kind, three zeros, its length.
-_STREAM_HEADER = 8
-_STDERR = 2
-_KEPT_ERROR_BYTES = 4096
 _GENERATIONS = 0x3FFFFF
 
 _open: weakref.WeakSet[Link] = weakref.WeakSet()
@@ -70,7 +69,7 @@ class Link:
         greeting: The agent's first frame, once it has come.
         gone: Of handles from before a stop.
         stopped: Whether we have stopped what runs inside.
-        error_text: What the container printed before the agent took over.
+        takes_sockets: Whether sockets can be passed in.
     """
 
     def __init__(
@@ -78,17 +77,16 @@ class Link:
     ) -> None:
         self.lock = threading.Lock()
         self.greeting: bytes | None = None
-        self.error_text = b""
+        self.takes_sockets = False
         self.dead = self.stopped = False
         self.gone: weakref.WeakSet[threading.Condition] = weakref.WeakSet()
         self.why_dead: Callable[[], str] = lambda: "it ended by itself or was killed from outside"
         self._closed = self._freed = False
         self._sandbox_id = sandbox_id
         self._owner = os.getpid()
-        self._sock = sock
-        sock.setblocking(False)
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        self._socks: list[socket.socket] = []
+        self._pieces: Pieces | None = Pieces(early)
+        self._listen_to(sock)
         self._send_lock = threading.Lock()
         self._pending: list[bytes] = []
         self._reading = False
@@ -96,12 +94,30 @@ class Link:
         self._handles: dict[int, Handle] = {}
         self._free = deque(range(0, protocol.SLOTS, 2))
         self._generation = 1
-        self._raw = bytearray(early)
         self._frames = bytearray()
         self._mark = mark
         self._hello = threading.Condition(self.lock)
         self._reader: threading.Thread | None = None
         _open.add(self)
+
+    def _listen_to(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._socks.append(sock)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    def move_to(self, sock: socket.socket) -> None:
+        """Go on over a socket that the first process has come to, before anything else is sent."""
+        with self._send_lock, self.lock:
+            self._listen_to(sock)
+            self._pieces = None
+            self.takes_sockets = True
+
+    @property
+    def error_text(self) -> bytes:
+        """What the container printed before the agent took over."""
+        return self._pieces.error_text if self._pieces is not None else b""
 
     # Handles
 
@@ -145,8 +161,12 @@ class Link:
         with self._send_lock:
             self._pending.append(data)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, passed: socket.socket | None = None) -> None:
         """Write frames, in one piece.
+
+        Args:
+            data: The frames.
+            passed: A socket that the first of them is about, where it takes one.
 
         Raises:
             SandboxLost: If the container is gone.
@@ -161,7 +181,10 @@ class Link:
             if self.dead or self._closed:
                 raise self.loss()
             try:
-                sent = self._sock.send(data)
+                if passed is None:
+                    sent = self._sock.send(data)
+                else:
+                    sent = socket.send_fds(self._sock, [data], [passed.fileno()])
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -265,32 +288,11 @@ class Link:
             self.lock.acquire()
             self._reading = False
             if self._freed:
-                self._sock.close()
+                self._close_socks()
         if data:
-            self._split(data)
+            self._split_frames(data if self._pieces is None else self._pieces.add(data))
         elif data is not None:
             self._bury()
-
-    def _split(self, data: bytes) -> None:
-        """Undo the engine's framing."""
-        if not self._raw and data[0] == 1:
-            length = int.from_bytes(data[4:8], "big")
-            if len(data) == length + _STREAM_HEADER:
-                self._split_frames(data[_STREAM_HEADER:])
-                return
-        self._raw += data
-        raw, at = self._raw, 0
-        while len(raw) - at >= _STREAM_HEADER:
-            end = at + _STREAM_HEADER + int.from_bytes(raw[at + 4 : at + 8], "big")
-            if len(raw) < end:
-                break
-            payload = bytes(raw[at + _STREAM_HEADER : end])
-            if raw[at] == _STDERR:
-                self.error_text = (self.error_text + payload)[-_KEPT_ERROR_BYTES:]
-            else:
-                self._split_frames(payload)
-            at = end
-        del raw[:at]
 
     def _split_frames(self, data: bytes) -> None:
         if self._frames:
@@ -387,8 +389,9 @@ class Link:
         if not self.is_ours():
             return
         self._closed = True
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+        for sock in self._socks:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
         self._die()
 
     def free(self) -> None:
@@ -396,10 +399,11 @@ class Link:
         with self._send_lock, self.lock:
             self._freed = True
             if not self._reading:
-                self._sock.close()
+                self._close_socks()
 
-    def _drop(self) -> None:
-        self._sock.close()
+    def _close_socks(self) -> None:
+        for sock in self._socks:
+            sock.close()
 
 
 def _milliseconds(seconds: float | None) -> int | None:
@@ -409,7 +413,7 @@ def _milliseconds(seconds: float | None) -> int | None:
 def _drop_inherited() -> None:
     """In a forked child: a copy of a stream there would keep its container alive."""
     for link in tuple(_open):
-        link._drop()
+        link._close_socks()
     _open.clear()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import time
 from collections import deque
 
@@ -49,6 +50,7 @@ class AgentProcess(Handle):
         flags: int,
         names: tuple[str, str],
         size: bytes = b"",
+        channel: socket.socket | None = None,
     ) -> None:
         """Have it started, and wait for word of it.
 
@@ -59,6 +61,7 @@ class AgentProcess(Handle):
             flags: Of the protocol.
             names: What an error calls the directory and the program.
             size: That of its terminal, if it gets one.
+            channel: A socket that it gets, if it gets one.
 
         Raises:
             FileError: If it cannot be started.
@@ -78,7 +81,8 @@ class AgentProcess(Handle):
         credit = protocol.WORD.pack(protocol.OUTPUT_WINDOW)
         self.link.send(
             protocol.frame(self.id, protocol.SPAWN, payload)
-            + protocol.frame(self.id, protocol.CREDIT, credit)
+            + protocol.frame(self.id, protocol.CREDIT, credit),
+            channel,
         )
         if not self.link.wait(self.turn, lambda: self._opened is not None, _OPEN_S):
             if self.link.is_open():

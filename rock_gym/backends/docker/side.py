@@ -1,4 +1,4 @@
-"""A Unix socket beside a container's stream, over which sockets are passed into it.
+"""A Unix socket to a container's first process, beside the engine's stream and instead of it.
 
 Only for an engine on this machine, and only where asked for: a directory of the host is shown in
 the container, read-only, until its first process has connected. Nothing else has started by then,
@@ -7,17 +7,14 @@ and afterwards nothing is left in it.
 
 from __future__ import annotations
 
-import array
-import contextlib
 import os
 import shutil
 import socket
 import struct
 import tempfile
-import threading
 
 from rock_gym.backends.docker import protocol
-from rock_gym.errors import SandboxLost, SpecError, StartFailed
+from rock_gym.errors import SpecError, StartFailed
 from rock_gym.spec import SandboxSpec
 
 MOUNTED_AT = "/run/rock-gym-host"
@@ -61,7 +58,7 @@ class Door:
         """Return the frame that has the first process connect."""
         return protocol.frame(0, protocol.JOIN, f"{MOUNTED_AT}/{_NAME}\0".encode())
 
-    def accept(self, pid: int, timeout_s: float) -> Side:
+    def accept(self, pid: int, timeout_s: float) -> socket.socket:
         """Wait for it.
 
         Args:
@@ -82,30 +79,4 @@ class Door:
         if _CREDENTIALS.unpack(found)[0] != pid:
             sock.close()
             raise StartFailed("another process came to the sandbox's run directory")
-        return Side(sock)
-
-
-class Side:
-    """Our end. All methods may be called from any thread."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        # Held until what the socket is for has been sent too: both arrive in the same order.
-        self.lock = threading.Lock()
-
-    def send(self, passed: socket.socket) -> None:
-        """Pass a socket in.
-
-        Raises:
-            SandboxLost: If the container is gone.
-        """
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [passed.fileno()]))]
-        try:
-            self._sock.sendmsg([bytes(protocol.WORD.size)], rights)
-        except OSError as error:
-            raise SandboxLost("the sandbox is gone: its side socket is closed") from error
-
-    def close(self) -> None:
-        """Close it. Twice is fine."""
-        with contextlib.suppress(OSError):
-            self._sock.close()
+        return sock

@@ -209,7 +209,8 @@ static struct slot slots[SLOTS];
 static u32 top; /* no slot from here on is in use */
 static u8 in[IN_BYTES], out[OUT_BYTES];
 static u32 in_len, out_at, out_len;
-static struct pollfd polls[SLOTS * 4 + 8];
+enum { OWN_POLLS = 4 };
+static struct pollfd polls[SLOTS * 4 + OWN_POLLS];
 static struct { int pid, parent; } table[TABLE];
 static int found[TABLE];
 static u32 table_len;
@@ -217,14 +218,17 @@ static u8 reset_mark[RESET_BYTES];
 static int leased;
 static long deadline;
 static char **environment, *self;
-static int signals, side = -1;
+static int signals;
+/* Where the owner's words come from and ours go to: the standard streams, or both a socket; and what
+ * came along with the last of them. */
+static int from, to = 1, passed = -1;
 
 /* Sending */
 
 static void flush_out(void)
 {
     while (out_len) {
-        long n = call3(write, 1, out + out_at, out_len);
+        long n = call3(write, to, out + out_at, out_len);
         if (n == -E_INTR) continue;
         if (n <= 0) break; /* nobody reads, or nobody is there: the end of the input tells */
         out_at += (u32)n;
@@ -620,27 +624,54 @@ static int add_channel(u32 id, int *theirs)
     return 0;
 }
 
-/* The owner is a process of this machine, and passes sockets beside the stream. */
+/* The owner is a process of this machine: from now on we talk over a socket, which spares the engine
+ * the carrying, and lets sockets be passed. The standard input remains the owner's sign of life. */
 static void join(const char *path, u32 len)
 {
     struct { unsigned short family; char path[108]; } address = {AF_UNIX, {0}};
-    if (side >= 0 || len > sizeof address.path) return;
+    if (from || len > sizeof address.path) return;
     memcpy(address.path, path, len);
-    side = (int)call3(socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (call3(connect, side, &address, sizeof address) < 0) close_fd(&side);
+    int sock = (int)call3(socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (sock < 0) return;
+    if (call3(connect, sock, &address, sizeof address) < 0) {
+        close_fd(&sock);
+        return;
+    }
+    set_nonblocking(sock);
+    from = to = sock;
 }
 
-/* It was sent before the order that needs it, so this waits for nobody. */
+/* A lease outlives its owner's socket, and its next owner comes over the standard streams. */
+static void part(void)
+{
+    close_fd(&passed);
+    close_fd(&from);
+    from = 0;
+    to = 1;
+    in_len = out_at = out_len = 0;
+}
+
+/* Read the owner's words, and keep what comes along. */
+static long hear(u8 *at, u32 limit)
+{
+    struct { struct cmsghdr head; int fd, pad; } control = {{0, 0, 0}, -1, 0};
+    struct iovec part = {at, limit};
+    struct msghdr message = {0, 0, &part, 1, &control, sizeof control, 0};
+    if (!from) return call3(read, 0, at, limit);
+    long n = call3(recvmsg, from, &message, 0x40000000 /* MSG_CMSG_CLOEXEC */);
+    if (n > 0 && message.controllen && control.head.type == SCM_RIGHTS) {
+        close_fd(&passed); /* its order never came */
+        passed = control.fd;
+    }
+    return n;
+}
+
+/* It came with the order that needs it. */
 static int take_socket(int *theirs)
 {
-    u32 word = 0;
-    struct { struct cmsghdr head; int fd, pad; } control = {{0, 0, 0}, -1, 0};
-    struct iovec part = {&word, sizeof word};
-    struct msghdr message = {0, 0, &part, 1, &control, sizeof control, 0};
-    long n = call3(recvmsg, side, &message, 0x40000000);
-    if (n != sizeof word || control.head.type != SCM_RIGHTS || control.fd < 0)
-        return n < 0 ? (int)-n : E_INVAL;
-    *theirs = control.fd;
+    if (passed < 0) return E_INVAL;
+    *theirs = passed;
+    passed = -1;
     return 0;
 }
 
@@ -1153,8 +1184,9 @@ static void obey_all(void)
 
 static void listen(void)
 {
-    long n = call3(read, 0, in + in_len, IN_BYTES - in_len);
+    long n = hear(in + in_len, IN_BYTES - in_len);
     if (n == -E_AGAIN || n == -E_INTR) return;
+    if (n <= 0 && from && leased) return part();
     if (n <= 0) call1(exit_group, 0);
     in_len += (u32)n;
     /* A new owner of a lease begins with the mark: what the last one left half said is void. */
@@ -1177,11 +1209,12 @@ static int is_held(const struct slot *s)
 
 static u32 gather(void)
 {
-    u32 n = 3;
+    u32 n = OWN_POLLS;
     int open = room() >= OUT_RESERVE;
-    polls[0] = (struct pollfd){0, open && in_len < IN_BYTES ? POLLIN : 0, 0};
-    polls[1] = (struct pollfd){out_len ? 1 : -1, POLLOUT, 0};
+    polls[0] = (struct pollfd){from, open && in_len < IN_BYTES ? POLLIN : 0, 0};
+    polls[1] = (struct pollfd){out_len ? to : -1, POLLOUT, 0};
     polls[2] = (struct pollfd){signals, POLLIN, 0};
+    polls[3] = (struct pollfd){from && !leased ? 0 : -1, 0, 0}; /* its end tells by itself */
     for (u32 i = 0; i < top; i++) {
         struct slot *s = &slots[i];
         if (s->kind != PROCESS && s->kind != CHANNEL) continue;
@@ -1198,7 +1231,7 @@ static u32 gather(void)
 
 static void serve(u32 count)
 {
-    u32 n = 3;
+    u32 n = OWN_POLLS;
     for (u32 i = 0; i < SLOTS && n < count; i++) {
         struct slot *s = &slots[i];
         if (s->kind != PROCESS && s->kind != CHANNEL) continue;
@@ -1232,9 +1265,10 @@ static void run(void)
         /* The owner is gone, also when nobody takes what we have to say. */
         if (!leased && polls[0].revents & POLLHUP && !(polls[0].revents & POLLIN)) {
             int left = 0;
-            call3(ioctl, 0, FIONREAD, &left);
+            call3(ioctl, from, FIONREAD, &left);
             if (!left) call1(exit_group, 0);
         }
+        if (polls[3].revents & POLLHUP) call1(exit_group, 0);
         serve(count);
         if (polls[2].revents) reap();
         if (polls[0].revents & POLLIN) listen();
