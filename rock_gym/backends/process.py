@@ -172,6 +172,19 @@ class PipeProcess:
 
     # Ends
 
+    @property
+    def end_fd(self) -> int:
+        """A descriptor to poll: readable from its end on."""
+        return self._status_fd
+
+    def has_ended(self) -> bool:
+        """Whether it has ended, which ``wait`` then tells more about. Never waits."""
+        if self.exit_code is not None or self._lost:
+            return True
+        poll = select.poll()
+        poll.register(self._status_fd, select.POLLIN)
+        return bool(poll.poll(0))
+
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for its end, without reading; see ``Process.wait``."""
         if self.exit_code is None and not self._lost:

@@ -25,6 +25,11 @@ class PipeTerminal:
         os.set_blocking(fd, False)
         self._fd = fd
         self._process = process
+        # What a process leaves in the background keeps the terminal open, but gets nothing to it
+        # any more: the end of the process is the end of the output, too.
+        self._ready = select.epoll()
+        self._ready.register(fd, select.EPOLLIN)
+        self._ready.register(process.end_fd, select.EPOLLIN)
 
     @property
     def exit_code(self) -> int | None:
@@ -33,16 +38,19 @@ class PipeTerminal:
 
     def fileno(self) -> int:
         """The descriptor to poll."""
-        return self._fd
+        return -1 if self._ready.closed else self._ready.fileno()
 
     def read(self, count: int = 65536) -> bytes:
         """Wait for output; see ``Terminal.read``."""
         while True:
-            self._wait_for(select.POLLIN)
+            self._ready.poll()
+            ended = self._process.has_ended()
             try:
                 return os.read(self._fd, count)
-            except BlockingIOError:  # another thread was faster
-                continue
+            except BlockingIOError:
+                if ended:
+                    return b""
+                continue  # another thread was faster
             except OSError as error:
                 if error.errno != errno.EIO:  # nobody has the other end any more
                     raise
@@ -53,15 +61,16 @@ class PipeTerminal:
         rest = memoryview(data)
         while rest:
             # Not a write that waits: it would do so for ever when the other end is closed.
-            if self._wait_for(select.POLLOUT) & select.POLLHUP:
+            if not self._wait_for_room():
                 raise BrokenPipeError("the process on this terminal has ended")
             with contextlib.suppress(BlockingIOError):
                 rest = rest[os.write(self._fd, rest) :]
 
-    def _wait_for(self, event: int) -> int:
+    def _wait_for_room(self) -> bool:
         poll = select.poll()
-        poll.register(self._fd, event)
-        return poll.poll()[0][1]
+        poll.register(self._fd, select.POLLOUT)
+        poll.register(self._process.end_fd, select.POLLIN)
+        return poll.poll() == [(self._fd, select.POLLOUT)]
 
     def resize(self, rows: int, columns: int) -> None:
         """Change its size; see ``Terminal.resize``."""
@@ -79,6 +88,7 @@ class PipeTerminal:
     def close(self) -> None:
         """Hang up; see ``Terminal.close``."""
         if self._fd >= 0:
+            self._ready.close()
             os.close(self._fd)
             self._fd = -1
             self._process.close()

@@ -123,6 +123,18 @@ def test_a_program_that_leaves_its_terminal(sandbox: Any) -> None:
         assert pty.wait(10) == 9
 
 
+def test_what_it_leaves_in_the_background(sandbox: Any) -> None:
+    """The terminal is over with its program, all of whose output is there."""
+    for _ in range(3):
+        command = "(trap '' HUP; sleep 1000) & seq 3000; exit 3"
+        with sandbox.open_pty(["sh", "-c", command]) as pty:
+            assert read_all(pty).split() == [str(number) for number in range(1, 3001)]
+            assert select.select([pty], [], [], 0)[0], "its end is there to see"
+            assert pty.wait(10) == 3
+            with pytest.raises(BrokenPipeError):
+                pty.write(b"x\n")
+
+
 def test_one_that_nobody_reads(sandbox: Any) -> None:
     """Nor types for: neither holds up what else goes on."""
     with sandbox.open_pty(["yes"]) as loud, sandbox.open_pty(["sleep", "1000"]) as deaf:

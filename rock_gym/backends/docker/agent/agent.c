@@ -199,7 +199,7 @@ struct slot {
     u32 before[2];              /* output that must go out before the marker, or the end, may */
     u8 *marker;
     u32 marker_len;
-    int *children;              /* at the snapshot */
+    int list, *children;        /* those of the moment; those at the snapshot */
     u32 snapshot, children_count, children_room;
     int fd, error, committed;   /* of a file; `fd` also of a terminal, whose `in` and `out[0]` it is */
     char *path;                 /* target and, PATH bytes on, the temporary file */
@@ -280,7 +280,7 @@ static struct slot *take(u32 id, int kind)
     memset(s, 0, sizeof *s);
     s->id = id;
     s->kind = kind;
-    s->in = s->out[0] = s->out[1] = s->out[2] = s->fd = s->pidfd = -1;
+    s->in = s->out[0] = s->out[1] = s->out[2] = s->fd = s->pidfd = s->list = -1;
     if (id % SLOTS >= top) top = id % SLOTS + 1;
     return s;
 }
@@ -302,6 +302,7 @@ static void forget(struct slot *s)
     if (has_terminal(s)) s->out[0] = -1;
     for (int i = 0; i < 3; i++) close_fd(&s->out[i]);
     close_fd(&s->pidfd);
+    close_fd(&s->list);
     unmap(s->marker, MARKER);
     unmap(s->children, s->children_room * sizeof(int));
     if (s->kind == WRITER && !s->committed) call3(unlinkat, AT_FDCWD, s->path + PATH, 0);
@@ -407,13 +408,13 @@ static int read_children(struct slot *s)
 {
     char path[64], text[2][1024];
     long got[2] = {0, 0};
-    char *end = append_number(append(path, "/proc/"), (u64)s->pid);
-    append(append_number(append(end, "/task/"), (u64)s->pid), "/children");
-    int fd = (int)open_at(path, O_RDONLY, 0);
-    if (fd < 0) return 0;
+    if (s->list < 0) {
+        char *end = append_number(append(path, "/proc/"), (u64)s->pid);
+        append(append_number(append(end, "/task/"), (u64)s->pid), "/children");
+        if ((s->list = (int)open_at(path, O_RDONLY, 0)) < 0) return 0;
+    }
     for (int i = 0; i < 2 && (i == 0 || got[0] > 0); i++)
-        got[i] = call4(pread64, fd, text[i], sizeof text[i] - 1, 0);
-    call1(close, fd);
+        got[i] = call4(pread64, s->list, text[i], sizeof text[i] - 1, 0);
     if (got[0] < 0 || got[0] > (long)sizeof text[0] / 2 || got[0] != got[1]) return 0;
     if (!same(text[0], text[1], (u64)got[0])) return 0;
     text[0][got[0]] = 0;
@@ -781,8 +782,8 @@ static long receive(struct slot *s, int which, u8 *to, u32 limit)
     return n;
 }
 
-/* Nobody has a terminal open any more, now that its output has been read. It is kept until it is
- * forgotten, since closing it would tell its processes to end. */
+/* Nobody writes to a terminal any more, and its output has been read. It is kept until it is
+ * forgotten, since closing it would tell those who may still have it open to end. */
 static void hang_up(struct slot *s)
 {
     s->out[0] = -1;
@@ -821,6 +822,11 @@ static u32 pass_on(struct slot *s, int which, u32 limit)
 
 static void fence(struct slot *s)
 {
+    if (has_terminal(s)) { /* the kernel then brings it up to what was written */
+        struct pollfd terminal = {s->out[0], POLLIN, 0};
+        struct timespec none = {0, 0};
+        call4(ppoll, &terminal, 1, &none, 0);
+    }
     s->before[0] = waiting(s->out[0]);
     s->before[1] = waiting(s->out[1]);
 }
@@ -828,7 +834,6 @@ static void fence(struct slot *s)
 /* Send what had to wait for output that was written before it. */
 static void settle(struct slot *s)
 {
-    if (has_terminal(s)) return; /* its end is that of its output, whoever else writes to it */
     for (int i = 0; i < 2; i++)
         while (s->before[i] && pass_on(s, i, s->before[i])) continue;
     if (s->before[0] || s->before[1]) return;
@@ -838,7 +843,11 @@ static void settle(struct slot *s)
         if (s->died) fence(s); /* more may have come while the marker waited */
         if (s->before[0] || s->before[1]) return settle(s);
     }
-    if (s->died && !s->ended) {
+    if (s->died && !s->ended && has_terminal(s)) {
+        fence(s); /* it tells of a page at most */
+        if (s->before[0]) return settle(s);
+        hang_up(s);
+    } else if (s->died && !s->ended) {
         s->ended = 1;
         tell(s->id, END, 0, 0);
         for (int i = 0; i < 3; i++) close_fd(&s->out[i]);
@@ -1204,7 +1213,7 @@ static void listen(void)
 /* Whether output has to wait for what was there before a marker or the end. */
 static int is_held(const struct slot *s)
 {
-    return s->marker_len || (s->died && !has_terminal(s));
+    return s->marker_len || s->died;
 }
 
 static u32 gather(void)
