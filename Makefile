@@ -20,7 +20,7 @@ demo: system $(INSTALLED)
 
 # Tests run in several processes. Of a single file, plain pytest is quicker.
 test: system lint
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check

@@ -56,10 +56,17 @@ def pytest_configure(config: pytest.Config) -> None:
         )
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Deal the tests out, where several processes run them."""
-    if config.getoption("loadgroup", False) or config.getoption("dist", "no") == "loadgroup":
-        workers.deal(items)
+    return workers.scheduler(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order them for that, after pytest has put those together that share a session's fixture."""
+    if hasattr(config, "workerinput"):
+        workers.order(items)
 
 
 @functools.cache

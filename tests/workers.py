@@ -7,6 +7,9 @@ carry its id, names with its id in them. So any two groups may run side by side.
 
 from __future__ import annotations
 
+from pathlib import PurePath
+from typing import Any
+
 import pytest
 
 # Each of these takes minutes: begun last, one would run on while the other processes are idle.
@@ -24,24 +27,35 @@ LONG = (
 APART = ("test_ordinary_user", "test_benchmarks")
 # Tests whose share is the same on every backend: what GEM does by itself.
 TOGETHER = ("test_every_id", "test_transcripts")
-BACKEND_FIXTURES = ("backend", "kind")
 
 
-def deal(items: list[pytest.Item]) -> None:
-    """Name the group of each test, and order groups by when they should begin."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+def scheduler(config: pytest.Config, log: Any) -> Any:
+    """What gives each process its next group, in the order of ``order``."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    config.option.loadscopereorder = False
+    return Groups(config, log)
+
+
+def group(nodeid: str) -> str:
+    """Name the group of a test."""
+    path, _, rest = nodeid.partition("::")
+    name = PurePath(path).stem
+    if name in APART:
+        return nodeid
+    if name in TOGETHER:
+        return path
+    parameters = rest.partition("[")[2]
+    return f"{path} {'docker' if parameters.startswith('docker') else ''}"
+
+
+def order(items: list[pytest.Item]) -> None:
+    """Put first what takes longest."""
     items.sort(key=_when)
-
-
-def _group(item: pytest.Item) -> str:
-    if item.path.stem in APART:
-        return item.nodeid
-    if item.path.stem in TOGETHER:
-        return item.path.stem
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    backend = next((parameters[name] for name in BACKEND_FIXTURES if name in parameters), "")
-    return f"{item.path.parent.name}/{item.path.stem} {backend}".strip()
 
 
 def _when(item: pytest.Item) -> int:
