@@ -91,8 +91,27 @@ def first_command(count: int) -> Samples:
     unit="ms",
 )
 def session_command(count: int) -> Samples:
+    return session_commands(count)
+
+
+@row(
+    "docker: session command, run_dir=True",
+    floor="one exec by the engine's API",
+    count=500,
+    bar=0.2,
+    against="value",
+    unit="ms",
+)
+def session_command_over_a_socket(count: int) -> Samples:
+    return session_commands(count, run_dir=True)
+
+
+def session_commands(count: int, **options: Any) -> Samples:
     engine = Engine()
-    with Sandbox.start(IMAGE, backend="docker") as sandbox, engine.container() as container:
+    with (
+        Sandbox.start(IMAGE, backend="docker", **options) as sandbox,
+        engine.container() as container,
+    ):
         bash = sandbox.create_session()
         few = take_turns(
             lambda: timed(lambda: bash.run("echo hi")),

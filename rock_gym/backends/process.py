@@ -151,7 +151,8 @@ class PipeProcess:
 
     def _take_status(self) -> None:
         try:
-            data = self._status.recv(_CHUNK_BYTES)
+            # Left there for others who wait for it, in other threads or by its descriptor.
+            data = self._status.recv(_CHUNK_BYTES, socket.MSG_PEEK)
         except BlockingIOError:
             return
         except ConnectionResetError:
@@ -161,7 +162,8 @@ class PipeProcess:
             self._lost = True
         else:
             self.exit_code = code
-        self._poll.unregister(self._status_fd)
+        with contextlib.suppress(KeyError):  # another thread saw it, too
+            self._poll.unregister(self._status_fd)
 
     def _check_lost(self) -> None:
         if self._lost:
