@@ -24,7 +24,7 @@ sandbox = rock_gym.Sandbox.start(
 sandbox.write_file("kept", "still here")
 bash = sandbox.create_session()
 bash.run("sleep 1000 & (trap '' TERM; sleep 2000) &")
-sandbox.open(["sh", "-c", "while :; do echo noise; done"])
+for _ in range(2): sandbox.open(["yes", "noise"])  # more than fits between us
 print('"' + sandbox.id + '"', flush=True)
 sys.stdin.readline()
 """

@@ -68,7 +68,8 @@ static inline long call6(long n, long a, long b, long c, long d, long e, long f)
 #define call5(n, a, b, c, d, e) CALL(n, a, b, c, d, e)
 
 enum { E_PERM = 1, E_NOENT = 2, E_INTR = 4, E_AGAIN = 11, E_NOMEM = 12, E_ACCES = 13, E_EXIST = 17,
-       E_NOTDIR = 20, E_ISDIR = 21, E_INVAL = 22, E_MFILE = 24, E_NAMETOOLONG = 36, E_LOOP = 40 };
+       E_NOTDIR = 20, E_ISDIR = 21, E_INVAL = 22, E_MFILE = 24, E_PIPE = 32,
+       E_NAMETOOLONG = 36, E_LOOP = 40 };
 #if defined(__x86_64__)
 enum { O_NOFOLLOW = 0400000, O_DIRECTORY = 0200000 };
 #else
@@ -230,6 +231,7 @@ static void flush_out(void)
     while (out_len) {
         long n = call3(write, to, out + out_at, out_len);
         if (n == -E_INTR) continue;
+        if (n == -E_PIPE && from) out_len = 0; /* or we would not read on to the end of the input */
         if (n <= 0) break; /* nobody reads, or nobody is there: the end of the input tells */
         out_at += (u32)n;
         out_len -= (u32)n;
