@@ -7,6 +7,7 @@ import re
 import select
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -97,6 +98,18 @@ def test_closing_ends_what_runs(sandbox: Any) -> None:
     pty.close()
     pty.close()
     assert eventually(lambda: "sleep" not in sandbox.execute("cat /proc/*/comm").stdout)
+
+
+def test_closing_under_a_reader(sandbox: Any) -> None:
+    """Who waits for output gets the end of it."""
+    with ThreadPoolExecutor(1) as thread:
+        for _ in range(5):
+            pty = sandbox.open_pty(["sh", "-c", "trap '' HUP; echo ready; sleep 1000"])
+            assert pty.read() == b"ready\r\n"
+            reading = thread.submit(pty.read)
+            assert eventually(reading.running)
+            pty.close()
+            assert reading.result(5) == b""
 
 
 def test_killing(sandbox: Any) -> None:

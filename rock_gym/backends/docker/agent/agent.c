@@ -1072,6 +1072,13 @@ static void tell_space(u32 id, const char *path)
 
 /* What the owner asks for */
 
+static void drop(struct slot *s)
+{
+    /* Whoever still waits for output looks up when something comes. */
+    if (has_terminal(s)) tell(s->id, END, 0, 0);
+    forget(s);
+}
+
 static void resize(struct slot *s, const u32 words[2])
 {
     u16 window[4] = {(u16)words[0], (u16)words[1], 0, 0};
@@ -1159,7 +1166,7 @@ static void obey(u32 id, u32 type, u8 *data, u32 len)
     else if (type == START_OVER) start_over();
     else if (type == RENEW) deadline = words[0] ? now() + words[0] : 0;
     else if (!s) return; /* it has been forgotten, or could not be started */
-    else if (type == FORGET) forget(s);
+    else if (type == FORGET) drop(s);
     else if (type == INPUT) queue_input(s, data, len);
     else if (type == CREDIT) s->credit += words[0];
     else if (type == CLOSE_INPUT) { s->closing = 1; if (s->in >= 0) feed(s); }
