@@ -41,6 +41,9 @@ __all__ = ["SandboxVectorEnv"]
 
 _CLOSE_S = 4.0
 
+# So many answers are waited for together: to be woken for fewer costs more than it gains.
+_FEW = 8
+
 Batch = tuple[Any, Any, Any, Any, dict[str, Any]]
 
 
@@ -133,6 +136,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
             Slot(player, self.autoreset_mode, limit, raises, blank) for player in cast.players
         ]
         self.num_envs = len(self._slots)
+        self._milestones = _halve(self.num_envs)
         self._ready: list[int] = []
         self._awaited = 0
         self._next_deadline = math.inf
@@ -215,8 +219,11 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         self._check_idle("step")
         self.send(actions)
         ready, count = self._ready, self.num_envs
-        # Processes take their turns about in the order in which they were woken.
-        self._poller.linger(count - 1)
+        # Processes take their turns about in the order in which they were woken. Answers are taken
+        # in while the rest are at work: a half first, then a half of the rest, and so on.
+        for number in self._milestones:
+            self._poller.linger(number)
+            self._advance(self._poller.wait(0))
         self._gather(lambda: len(ready) == count)
         return self._take(range(count))
 
@@ -306,7 +313,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
 
     def _gather(self, enough: Callable[[], bool], until: float | None = None) -> None:
         """Take in answers as they come, until there are enough or time is up."""
-        slots, ready, wait = self._slots, self._ready, self._poller.wait
+        wait = self._poller.wait
         end = math.inf if until is None else until
         while not enough():
             now = time.monotonic()
@@ -314,17 +321,22 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
                 self._expire(now)
                 continue
             soonest = min(end, self._next_deadline)
-            for number in wait(None if soonest == math.inf else soonest - now):
-                slot = slots[number]
-                if not slot.pending:
-                    slot.player.ignore()
-                elif slot.advance():
-                    self._awaited -= 1
-                    ready.append(number)
-                elif slot.player.deadline < self._next_deadline:
-                    self._next_deadline = slot.player.deadline
+            self._advance(wait(None if soonest == math.inf else soonest - now))
             if now >= end:
                 return
+
+    def _advance(self, numbers: Iterable[int]) -> None:
+        """Take in the answers of environments that may have some."""
+        slots, ready = self._slots, self._ready
+        for number in numbers:
+            slot = slots[number]
+            if not slot.pending:
+                slot.player.ignore()
+            elif slot.advance():
+                self._awaited -= 1
+                ready.append(number)
+            elif slot.player.deadline < self._next_deadline:
+                self._next_deadline = slot.player.deadline
 
     def _expire(self, now: float) -> None:
         """End what has outlived its limit. The deadline kept is never later than any of theirs."""
@@ -426,6 +438,16 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         if self._leases is not None:
             self._leases.join(max(deadline - time.monotonic(), 0.0))
         self._poller.close()
+
+
+def _halve(count: int) -> list[int]:
+    """Return what number is the last of a half, of three quarters, ..., and of all."""
+    found = []
+    rest = count
+    while rest > 1:
+        rest = rest // 2 if rest >= _FEW else 0
+        found.append(count - rest - 1)
+    return found
 
 
 def _abandon(players: Sequence[Any], poller: Poller) -> None:

@@ -36,6 +36,24 @@ class GemPlayer:
         reset_timeout_s: Seconds that a lease may take, and then a reset.
     """
 
+    # One of many is cold when its turn comes: what is in one place is there sooner.
+    __slots__ = (
+        "_fresh",
+        "_lease",
+        "_leases",
+        "_listening",
+        "_number",
+        "_poller",
+        "_reset_timeout_s",
+        "_seed",
+        "_speculation",
+        "_step_limit_s",
+        "_step_timeout_s",
+        "_worker",
+        "deadline",
+        "env",
+    )
+
     def __init__(
         self,
         number: int,

@@ -123,16 +123,15 @@ class _Control(wire.Channel[wire.ControlRequest]):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock, wire.CONTROL_REQUESTS)
         self.received: list[socket.socket] = []
+        self._read = self._read_with_sockets
 
-    def _read(self) -> bytes:
+    def _read_with_sockets(self) -> bytes:
         room = socket.CMSG_LEN(_MAX_FDS * array.array("i").itemsize)
         data, ancillary, _, _ = self._sock.recvmsg(wire.CHUNK_BYTES, room, socket.MSG_CMSG_CLOEXEC)
         fds = array.array("i")
         for _, _, part in ancillary:
             fds.frombytes(part)
         self.received += [socket.socket(fileno=fd) for fd in fds]
-        if not data:
-            raise EOFError
         return data
 
 
@@ -212,12 +211,13 @@ class _Refusal(Exception):
 
 def _serve(channel: wire.Channel[wire.EnvRequest], run_dir: str) -> None:
     environment = _Environment(run_dir)
+    receive, send, step = channel.receive, channel.send, environment.step
     while True:
-        request = channel.receive()
+        request = receive()
         reply: wire.EnvReply | None = None
         try:
             if type(request) is wire.Step:
-                reply = environment.step(request.action)
+                reply = step(request.action)
             elif isinstance(request, wire.Reset):
                 reply = environment.reset(request.seed)
             elif isinstance(request, wire.Make):
@@ -229,9 +229,9 @@ def _serve(channel: wire.Channel[wire.EnvRequest], run_dir: str) -> None:
         if reply is None:
             continue
         try:
-            channel.send(reply)
+            send(reply)
         except wire.WireError as error:
-            channel.send(wire.Failed("too_large", str(error)))
+            send(wire.Failed("too_large", str(error)))
 
 
 class _Environment:

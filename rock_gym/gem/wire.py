@@ -8,8 +8,10 @@ ever the name of something to import.
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -20,7 +22,10 @@ MAX_FRAME_BYTES = 16 << 20
 MAX_INFO_BYTES = 4 << 20
 
 _HEADER_BYTES = 4
-_pack_size = struct.Struct(">I").pack
+_SIZE = struct.Struct(">I")
+_pack_size, _unpack_size = _SIZE.pack, _SIZE.unpack_from
+# Above this a copy costs more than the view that spares it.
+_COPIED_BYTES = 8192
 CHUNK_BYTES = 65536
 _MAX_DEPTH = 2 * MAX_DEPTH
 
@@ -167,7 +172,7 @@ CONTROL_REQUESTS = msgspec.msgpack.Decoder(ControlRequest)
 CONTROL_REPLIES = msgspec.msgpack.Decoder(ControlReply)
 ENV_REQUESTS = msgspec.msgpack.Decoder(EnvRequest)
 ENV_REPLIES = msgspec.msgpack.Decoder(EnvReply)
-_info_decoder = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_refuse_extension)
+_decode_info = msgspec.msgpack.Decoder(dict[str, Any], ext_hook=_refuse_extension).decode
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -231,8 +236,11 @@ class Frames(Generic[T]):
         decoder: For the messages.
     """
 
+    __slots__ = ("_decode", "_decoder", "rest")
+
     def __init__(self, decoder: msgspec.msgpack.Decoder[T]) -> None:
         self._decoder = decoder
+        self._decode = decoder.decode
         # Empty unless there are bytes that no message was made of yet.
         self.rest = bytearray()
 
@@ -246,9 +254,10 @@ class Frames(Generic[T]):
         if not buffer:
             # In the common case one read is one frame.
             size = len(data) - _HEADER_BYTES
-            if size >= 0 and size == int.from_bytes(data[:_HEADER_BYTES], "big"):
+            if size >= 0 and _unpack_size(data)[0] == size:
+                body = data if size < _COPIED_BYTES else memoryview(data)
                 try:
-                    return self._decoder.decode(memoryview(data)[_HEADER_BYTES:])
+                    return self._decode(body[_HEADER_BYTES:])
                 except _INVALID as error:
                     raise _invalid(error) from None
         buffer += data
@@ -259,9 +268,9 @@ class Frames(Generic[T]):
             raise WireError(f"a frame of {end - _HEADER_BYTES} bytes was announced")
         if len(buffer) < end:
             return None
-        body = bytes(buffer[_HEADER_BYTES:end])
+        whole = bytes(buffer[_HEADER_BYTES:end])
         del buffer[:end]
-        return decode(self._decoder, body)
+        return decode(self._decoder, whole)
 
 
 class Channel(Generic[T]):
@@ -276,6 +285,7 @@ class Channel(Generic[T]):
         self._sock = sock
         self._frames = Frames(decoder)
         sock.settimeout(None)
+        self._read: Callable[[], bytes] = functools.partial(sock.recv, CHUNK_BYTES)
 
     def send(self, message: msgspec.Struct) -> None:
         """Send one message.
@@ -295,14 +305,11 @@ class Channel(Generic[T]):
         frames = self._frames
         message = frames.take() if frames.rest else None
         while message is None:
-            message = frames.take(self._read())
+            data = self._read()
+            if not data:
+                raise EOFError
+            message = frames.take(data)
         return message
-
-    def _read(self) -> bytes:
-        data = self._sock.recv(CHUNK_BYTES)
-        if not data:
-            raise EOFError
-        return data
 
     def close(self) -> None:
         """Close the socket. Twice is fine."""
@@ -333,7 +340,10 @@ def unpack_info(packed: msgspec.Raw) -> dict[str, Any]:
     data = memoryview(packed)
     if len(data) > MAX_INFO_BYTES:
         raise WireError(f"an info of {len(data)} bytes is above the limit of {MAX_INFO_BYTES}")
-    info = decode(_info_decoder, data)
+    try:
+        info = _decode_info(data)
+    except _INVALID as error:
+        raise _invalid(error) from None
     for value in info.values():
         if type(value) not in _SCALARS:
             _check_plain(value, _MAX_DEPTH)
