@@ -6,12 +6,11 @@ same guest. What a process sends is checked before it is believed.
 
 from __future__ import annotations
 
-import operator
 import threading
 import time
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rock_gym.backends import get_backend
 from rock_gym.errors import (
@@ -19,11 +18,9 @@ from rock_gym.errors import (
     EnvError,
     EnvUnavailable,
     ImageNotFound,
-    ResetTimeout,
     RockGymError,
     SandboxLost,
     SpecError,
-    StepTimeout,
     WireError,
 )
 from rock_gym.gem import catalog, wire
@@ -33,6 +30,15 @@ from rock_gym.gem.guests import close_in_children
 from rock_gym.gem.image import GEM_IMAGE, image_python
 from rock_gym.gem.interpreter import GuestPython, find_guest_python
 from rock_gym.gem.leasing import Pool, Seat, left, take_seat
+from rock_gym.gem.replies import (
+    ResetReply,
+    StepReply,
+    check_seed,
+    error_of,
+    late,
+    observed,
+    stepped,
+)
 
 if TYPE_CHECKING:
     from rock_gym.sandbox import Sandbox
@@ -51,24 +57,6 @@ __all__ = [
 
 _SEND_S = 30.0
 _NO_ANSWER = (EOFError, OSError, wire.WireError)
-_new = tuple.__new__
-
-
-class ResetReply(NamedTuple):
-    """What GEM's reset gave."""
-
-    observation: str
-    info: dict[str, Any]
-
-
-class StepReply(NamedTuple):
-    """What GEM's step gave."""
-
-    observation: str
-    reward: float
-    terminated: bool
-    truncated: bool
-    info: dict[str, Any]
 
 
 # Where sandboxes show nothing of this machine, GEM comes with the image.
@@ -319,7 +307,7 @@ class EnvWorker:
 
     def send_reset(self, seed: int) -> None:
         """Ask for a reset, of a new process where there is none or it owes an answer."""
-        request = wire.Reset(_check_seed(seed))
+        request = wire.Reset(check_seed(seed))
         self._check_open()
         if self._channel is None or self._awaited is not None or not self._sent_reset(request):
             self._kill()
@@ -366,10 +354,9 @@ class EnvWorker:
                 reply = channel.receive(timeout_s) if channel.greeted else channel.greet(timeout_s)
             return self._accept(reply)
         except TimeoutError:
-            pass
+            raise self._late(timeout_s) from None
         except _NO_ANSWER as error:
             raise self._broken(error) from None
-        self.expire(timeout_s)
 
     def try_receive(self) -> ResetReply | StepReply | None:
         """Return the answer if it is there, else None at once; raises as ``receive``."""
@@ -388,14 +375,12 @@ class EnvWorker:
             ResetTimeout: If a reset was under way.
             StepTimeout: If a step was.
         """
-        kind = ResetTimeout if self._awaited == "reset" else StepTimeout
+        raise self._late(timeout_s)
+
+    def _late(self, timeout_s: float | None) -> RockGymError:
         what = self._awaited or "call"
         self._kill()
-        limit = "its limit" if timeout_s is None else f"{timeout_s:g} s"
-        raise kind(
-            f"the {what} of {self.config.gem_id} took longer than {limit}; its process was killed",
-            sandbox_id=self._sandbox.id,
-        )
+        return late(what, self.config.gem_id, timeout_s, self._sandbox.id)
 
     def close(self) -> None:
         """Kill the process and give up the place. From any thread; twice is fine."""
@@ -459,20 +444,15 @@ class EnvWorker:
         self._sandbox.last_use_s = time.monotonic()
         if type(reply) is wire.Stepped and self._awaited == "step":
             self._awaited = None
-            info = wire.unpack_info(reply.info)
-            # What StepReply() does too, at twice the cost.
-            return _new(
-                StepReply,
-                (reply.observation, reply.reward, reply.terminated, reply.truncated, info),
-            )
+            return stepped(reply)
         if type(reply) is wire.Observed and self._awaited == "reset":
             self._awaited = None
-            return ResetReply(reply.observation, wire.unpack_info(reply.info))
+            return observed(reply)
         if type(reply) is wire.Failed:
             self._awaited = None
             if reply.fatal:
                 self._kill()
-            raise _error_of(reply, self._sandbox.id)
+            raise error_of(reply, self._sandbox.id)
         raise wire.WireError(f"a {type(reply).__name__} came after a {self._awaited}")
 
     def _kill(self) -> None:
@@ -510,22 +490,3 @@ class EnvWorker:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
-
-
-def _check_seed(seed: int) -> int:
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if not 0 <= number < 2**32:
-        raise SpecError(f"a seed must be between 0 and 2**32 - 1, not {seed!r}")
-    return number
-
-
-def _error_of(failed: wire.Failed, sandbox_id: str) -> RockGymError:
-    kinds: dict[str, type[RockGymError]] = {
-        "unavailable": EnvUnavailable,
-        "unknown_id": SpecError,
-    }
-    kind = kinds.get(failed.kind, EnvError)
-    return kind(failed.message, sandbox_id=sandbox_id, output=failed.traceback or None)
