@@ -10,9 +10,9 @@ import copy
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium as gym
 from gymnasium.utils import EzPickle
@@ -37,6 +37,7 @@ from rock_gym.errors import (
     SandboxLost,
     SpecError,
 )
+from rock_gym.gem.packs import PackedWorker
 from rock_gym.gem.worker import (
     EnvConfig,
     EnvWorker,
@@ -61,7 +62,9 @@ _GONE = (SandboxLost, SandboxClosed)
 
 # Workers that a forked child finds in its memory belong to its parent. They are kept here, because
 # what they do when they are collected would be done to the parent's sandbox.
-_INHERITED: list[EnvWorker] = []
+_INHERITED: list[EnvWorker | PackedWorker] = []
+
+T = TypeVar("T")
 
 
 class GemEnv(gym.Env[str, str], EzPickle):
@@ -162,7 +165,7 @@ class GemEnv(gym.Env[str, str], EzPickle):
         self.render_mode = render_mode
         self.observation_space = Unicode(check_count("max_length", max_length))
         self.action_space = ActionText(gem_id, max_length)
-        self._worker: EnvWorker | None = None
+        self._worker: EnvWorker | PackedWorker | None = None
         self._pid = os.getpid()
         self._in_episode = self._closed = False
         self._rules = self._text = ""
@@ -203,7 +206,7 @@ class GemEnv(gym.Env[str, str], EzPickle):
     # environment drives the worker itself.
 
     @property
-    def worker(self) -> EnvWorker | None:
+    def worker(self) -> EnvWorker | PackedWorker | None:
         """The process that plays, if there is one."""
         return self._own_worker()
 
@@ -234,7 +237,16 @@ class GemEnv(gym.Env[str, str], EzPickle):
         config = replace(self._config, many=many)
         return lease_worker(config, self._find_pool(), self._envs_per_sandbox, timeout_s)
 
-    def adopt(self, worker: EnvWorker | None) -> None:
+    @property
+    def config(self) -> EnvConfig:
+        """What it is made with where it is one of many."""
+        return replace(self._config, many=True)
+
+    def lease_with(self, lease: Callable[[EnvConfig, SandboxPool], T]) -> T:
+        """Return what ``lease`` makes of its configuration and its pool. From any thread."""
+        return lease(self.config, self._find_pool())
+
+    def adopt(self, worker: EnvWorker | PackedWorker | None) -> None:
         """Play by this worker from now on. The old one is the caller's."""
         self._worker, self._pid = worker, os.getpid()
 
@@ -335,7 +347,7 @@ class GemEnv(gym.Env[str, str], EzPickle):
         worker = self._own_worker()
         if worker is None or not self._in_episode:
             raise ResetNeeded(f"{what}() without an episode under way: call reset() first")
-        return worker
+        return self._whole(worker)
 
     def _frame(self) -> NDArray[np.uint8]:
         from rock_gym.envs.render import draw_text
@@ -371,6 +383,11 @@ class GemEnv(gym.Env[str, str], EzPickle):
         if worker is None:
             worker = self.lease(_left(deadline))
             self.adopt(worker)
+        return self._whole(worker)
+
+    def _whole(self, worker: EnvWorker | PackedWorker) -> EnvWorker:
+        if isinstance(worker, PackedWorker):
+            raise SpecError(f"{self!r} is one of a vector that shares processes: step the vector")
         return worker
 
     def _find_pool(self) -> SandboxPool:
@@ -379,7 +396,7 @@ class GemEnv(gym.Env[str, str], EzPickle):
         backend, spec = choose_backend(self._sandbox_spec, self._config.guest_python, self._backend)
         return default_pool(backend, spec)
 
-    def _own_worker(self) -> EnvWorker | None:
+    def _own_worker(self) -> EnvWorker | PackedWorker | None:
         """Return the worker, unless it is that of the process this one was forked from."""
         if self._worker is not None and self._pid != os.getpid():
             _INHERITED.append(self._worker)

@@ -13,9 +13,10 @@ __all__ = ["AsyncHalves"]
 
 
 class AsyncHalves:
-    """``reset_async`` and ``reset_wait``, ``step_async`` and ``step_wait``."""
+    """``reset_async`` and ``reset_wait``, and the same for ``step`` and ``call``."""
 
     _begun: str | None = None
+    _called: list[Callable[[float | None], Any]]
     num_envs: int
 
     if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class AsyncHalves:
         _check_open: Callable[[], None]
         _gather: Callable[..., None]
         _take: Callable[..., Any]
+        _begin_call: Callable[..., list[Callable[[float | None], Any]]]
         _finish_reset: Callable[..., Any]
         send: Callable[..., None]
         send_reset: Callable[..., None]
@@ -60,6 +62,26 @@ class AsyncHalves:
         batch: tuple[Any, Any, Any, Any, dict[str, Any]] = self._take(range(self.num_envs))
         return batch
 
+    def call_async(self, name: str, /, *args: Any, **kwargs: Any) -> None:
+        """Begin to call a method of each environment. ``call_wait`` brings the results."""
+        self._begin_half("call")
+        self._called = self._begin_call(name, args, kwargs)
+        self._begun = "call"
+
+    def call_wait(self, timeout: float | None = None) -> tuple[Any, ...]:
+        """Wait for ``call_async``; raises as ``reset_wait``, and what the method raised."""
+        self._check_begun("call")
+        until = None if timeout is None else time.monotonic() + timeout
+        try:
+            results = tuple([result(_left(until)) for result in self._called])
+        except multiprocessing.TimeoutError:
+            raise self._timed_out("call", timeout) from None
+        except BaseException:
+            self._begun = None
+            raise
+        self._begun = None
+        return results
+
     def _begin_half(self, what: str) -> None:
         self._check_open()
         if self._begun is not None or self._awaited or self._ready:
@@ -71,15 +93,25 @@ class AsyncHalves:
             )
 
     def _finish_half(self, what: str, timeout: float | None) -> None:
+        self._check_begun(what)
+        until = None if timeout is None else time.monotonic() + timeout
+        self._gather(lambda: len(self._ready) == self.num_envs, until)
+        if len(self._ready) < self.num_envs:
+            raise self._timed_out(what, timeout)
+        self._begun = None
+
+    def _check_begun(self, what: str) -> None:
         self._check_open()
         if self._begun != what:
             raise gym.error.NoAsyncCallError(
                 f"Calling `{what}_wait` without any prior call to `{what}_async`.", what
             )
-        until = None if timeout is None else time.monotonic() + timeout
-        self._gather(lambda: len(self._ready) == self.num_envs, until)
-        if len(self._ready) < self.num_envs:
-            raise multiprocessing.TimeoutError(
-                f"The call to `{what}_wait` has timed out after {timeout} second(s)."
-            )
-        self._begun = None
+
+    def _timed_out(self, what: str, timeout: float | None) -> multiprocessing.TimeoutError:
+        return multiprocessing.TimeoutError(
+            f"The call to `{what}_wait` has timed out after {timeout} second(s)."
+        )
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(until - time.monotonic(), 0.0)

@@ -47,8 +47,12 @@ class Calls:
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Call a method of each environment, or get its attribute."""
         self._check_open()
-        waiting = [player.call(name, args, kwargs) for player in self._players]
-        return tuple([result() for result in waiting])
+        return tuple([result(None) for result in self._begin_call(name, args, kwargs)])
+
+    def _begin_call(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[Callable[[float | None], Any]]:
+        return [player.call(name, args, kwargs) for player in self._players]
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Get an attribute of each environment."""
@@ -72,4 +76,4 @@ class Calls:
             for player, value in zip(self._players, values, strict=True)
         ]
         for result in waiting:
-            result()
+            result(None)

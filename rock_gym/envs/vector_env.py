@@ -72,6 +72,10 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
             with ``env_fns``.
         speculative_reset: Whether to prepare each next episode in a second process while this one
             is played; seeds stay what they are. None for where resets are known to be slow.
+        envs_per_process: How many environments share a process, each with random numbers of its
+            own. More than 1 is faster by far where steps are short; but they take turns, so that a
+            slow one delays the others, and what kills their process ends the episodes of all of
+            them. Refused where actions are executed.
         copy: Whether observations are the caller's own, or may be overwritten by the next ones.
         observation_mode: As gymnasium's vectorizers have it. Only with ``env_fns``.
         **kwargs: As ``GemEnv`` takes them. With ``env_fns``: ``step_timeout`` and
@@ -94,6 +98,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         group_size: int = 1,
         on_fault: str | None = None,
         speculative_reset: bool | None = None,
+        envs_per_process: int = 1,
         copy: bool = True,
         observation_mode: str | tuple[gym.Space[Any], gym.Space[Any]] = "same",
         **kwargs: Any,
@@ -106,12 +111,20 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         self._poller = Poller()
         try:
             if env_fns is not None:
-                if (num_envs, gem_id, gem_ids, speculative_reset) != (None,) * 4:
+                about_gem = num_envs, gem_id, gem_ids, speculative_reset, envs_per_process
+                if about_gem != (None, None, None, None, 1):
                     raise SpecError("env_fns= goes with nothing that is about GEM")
                 cast = cast_functions(self._poller, list(env_fns), **kwargs)
             else:
                 cast = cast_gem(
-                    self._poller, gem_id, gem_ids, num_envs, group_size, speculative_reset, kwargs
+                    self._poller,
+                    gem_id,
+                    gem_ids,
+                    num_envs,
+                    group_size,
+                    speculative_reset,
+                    envs_per_process,
+                    kwargs,
                 )
         except BaseException:
             self._poller.close()
@@ -136,7 +149,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
             Slot(player, self.autoreset_mode, limit, raises, blank) for player in cast.players
         ]
         self.num_envs = len(self._slots)
-        self._milestones = _halve(self.num_envs)
+        self._milestones = _halve(self.num_envs) if cast.apart else []
         self._ready: list[int] = []
         self._awaited = 0
         self._next_deadline = math.inf
@@ -191,6 +204,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
             slot = self._slots[number]
             self._awaited += not slot.pending
             self._note(number, slot, slot.send_reset(seeds[number], options))
+        self._poller.flush()
 
     def _finish_reset(self, numbers: Sequence[int]) -> tuple[Any, dict[str, Any]]:
         slots = self._slots
@@ -255,6 +269,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
                 self._note(number, slot, True)
             elif slot.player.deadline < self._next_deadline:
                 self._next_deadline = slot.player.deadline
+        self._poller.flush()
 
     def send_reset(
         self,
@@ -370,7 +385,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
 
     def _check_idle(self, what: str) -> None:
         self._check_open()
-        if self._awaited or self._ready:
+        if self._awaited or self._ready or self._begun is not None:
             raise gym.error.AlreadyPendingCallError(
                 f"{what}() while answers are due or were not received: recv() them first", "send"
             )

@@ -16,6 +16,7 @@ from rock_gym.envs.vector_poller import Poller
 from rock_gym.envs.vector_slots import Fault
 from rock_gym.envs.vector_speculation import Speculation
 from rock_gym.errors import RockGymError, SandboxClosed, SandboxLost
+from rock_gym.gem.packs import PackedWorker
 from rock_gym.gem.worker import EnvWorker, ResetReply
 
 __all__ = ["GemPlayer"]
@@ -73,8 +74,8 @@ class GemPlayer:
         self._step_limit_s = math.inf if step_timeout_s is None else step_timeout_s
         self._step_timeout_s = step_timeout_s
         self._reset_timeout_s = reset_timeout_s
-        self._worker: EnvWorker | None = None
-        self._listening: tuple[EnvWorker | None, int] = (None, 0)
+        self._worker: EnvWorker | PackedWorker | None = None
+        self._listening: tuple[Any, int] = (None, 0)
         self._lease: Lease | None = None
         self._seed: int | None = None
         self._fresh = False
@@ -88,6 +89,7 @@ class GemPlayer:
         worker = self._worker
         ahead = self._speculation
         if ahead is not None and worker is not None and ahead.matches(self._seed, seed is None):
+            assert isinstance(worker, EnvWorker)
             self._worker = ahead.swap(worker)
             self.env.adopt(self._worker)
             self._listen(self._worker)
@@ -124,21 +126,19 @@ class GemPlayer:
         # The lease keeps its own time.
         self.deadline = math.inf
         if self._lease is None:
-            env, timeout_s, post, number = (
-                self.env,
-                self._reset_timeout_s,
-                self._poller.post,
-                self._number,
-            )
-            self._lease = self._leases.request(
-                lambda: env.lease(timeout_s, many=True), lambda: post(number)
-            )
+            post, number = self._poller.post, self._number
+            self._lease = self._leases.request(self._lease_by(), lambda: post(number))
+
+    def _lease_by(self) -> Callable[[], EnvWorker | PackedWorker]:
+        """Return what leases a worker, in another thread, which must not keep this alive."""
+        env, timeout_s = self.env, self._reset_timeout_s
+        return lambda: env.lease(timeout_s, many=True)
 
     def _begin_clock(self) -> None:
         limit_s = math.inf if self._reset_timeout_s is None else self._reset_timeout_s
         self.deadline = time.monotonic() + limit_s
 
-    def _listen(self, worker: EnvWorker) -> None:
+    def _listen(self, worker: Any) -> None:
         # By the count of its processes, as a new one's socket may have the old one's number.
         if self._listening != (worker, worker.forks):
             self._listening = (worker, worker.forks)
@@ -200,7 +200,9 @@ class GemPlayer:
     def _began(self, reply: ResetReply, seed: int) -> Any:
         result = self.env.began(reply, seed)
         if self._speculation is not None:
-            self._speculation.prepare(self._worker, self.env.next_seed)
+            worker = self._worker
+            assert isinstance(worker, EnvWorker)
+            self._speculation.prepare(worker, self.env.next_seed)
         return result
 
     def _ask_anew(self, error: RockGymError) -> Fault | None:
@@ -213,7 +215,7 @@ class GemPlayer:
     def expire(self) -> Fault:
         """Kill the process that has taken too long."""
         worker = self._worker
-        assert worker is not None
+        assert isinstance(worker, EnvWorker)
         try:
             worker.expire(self._reset_timeout_s if self._seed is not None else self._step_timeout_s)
         except RockGymError as error:
@@ -246,16 +248,21 @@ class GemPlayer:
         if worker is not None:
             worker.close()
 
-    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
-        """Call a method of the environment, or get its attribute."""
-        value = self.env.get_wrapper_attr(name)
-        result = value(*args, **kwargs) if callable(value) else value
-        return lambda: result
+    def call(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[float | None], Any]:
+        """Call a method of the environment, or get its attribute, once that is waited for."""
 
-    def set_attr(self, name: str, value: Any) -> Callable[[], Any]:
+        def result(_timeout_s: float | None) -> Any:
+            value = self.env.get_wrapper_attr(name)
+            return value(*args, **kwargs) if callable(value) else value
+
+        return result
+
+    def set_attr(self, name: str, value: Any) -> Callable[[float | None], Any]:
         """Set an attribute of the environment."""
         self.env.set_wrapper_attr(name, value)
-        return lambda: None
+        return lambda _timeout_s: None
 
     def join(self, timeout_s: float) -> None:
         """Nothing: what ``close`` does, it does at once."""

@@ -7,22 +7,25 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from rock_gym.gem.packs import PackedWorker
 from rock_gym.gem.worker import EnvWorker
 
 __all__ = ["Lease", "Leases"]
+
+Worker = EnvWorker | PackedWorker
 
 
 class Lease:
     """A worker on its way. Made by ``Leases.request``."""
 
-    def __init__(self, make: Callable[[], EnvWorker], done: Callable[[], None]) -> None:
+    def __init__(self, make: Callable[[], Worker], done: Callable[[], None]) -> None:
         self._make, self._done = make, done
         self._lock = threading.Lock()
         self._abandoned = threading.Event()
-        self._worker: EnvWorker | None = None
+        self._worker: Worker | None = None
         self._error: BaseException | None = None
 
-    def take(self) -> EnvWorker | None:
+    def take(self) -> Worker | None:
         """Return the worker, which is the caller's from now on, or None if it is not there yet.
 
         Raises:
@@ -72,7 +75,7 @@ class Leases:
         self._waiting: deque[Lease] = deque()
         self._threads: set[threading.Thread] = set()
 
-    def request(self, make: Callable[[], EnvWorker], done: Callable[[], None]) -> Lease:
+    def request(self, make: Callable[[], Worker], done: Callable[[], None]) -> Lease:
         """Have a worker made.
 
         Args:

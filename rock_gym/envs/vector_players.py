@@ -16,6 +16,7 @@ from rock_gym.envs.gem_env import GemEnv
 from rock_gym.envs.vector_arguments import pick_ids
 from rock_gym.envs.vector_gem import GemPlayer
 from rock_gym.envs.vector_leases import Leases
+from rock_gym.envs.vector_packs import Crew, PackedPlayer
 from rock_gym.envs.vector_poller import Poller
 from rock_gym.envs.vector_slots import Player
 from rock_gym.envs.vector_threads import ThreadPlayer
@@ -47,11 +48,13 @@ class Cast:
         players: One for each environment.
         texts: Whether observations and actions are texts.
         leases: Where workers come from, if they come from somewhere.
+        apart: Whether each has a process to itself.
     """
 
     players: tuple[Player, ...]
     texts: bool
     leases: Leases | None = None
+    apart: bool = False
 
 
 def cast_gem(
@@ -61,6 +64,7 @@ def cast_gem(
     num_envs: int | None,
     group_size: int,
     speculate: bool | None,
+    envs_per_process: int,
     kwargs: dict[str, Any],
 ) -> Cast:
     """Return players of GEM environments. Starts nothing.
@@ -72,21 +76,39 @@ def cast_gem(
     ids = pick_ids(gem_id, gem_ids, num_envs, group_size)
     step_s = check_timeout("step_timeout", kwargs.get("step_timeout", _STEP_TIMEOUT_S))
     reset_s = check_timeout("reset_timeout", kwargs.get("reset_timeout", _RESET_TIMEOUT_S))
-    leases = Leases(_starters(ids, kwargs.get("envs_per_sandbox")))
+    check_count("envs_per_process", envs_per_process)
+    seats = min(seats_per_sandbox(name, kwargs.get("envs_per_sandbox")) for name in ids)
+    leases = Leases(min(len(ids), seats * max(4, 2 * (os.cpu_count() or 1))))
     players: list[Player] = []
+    if envs_per_process > 1:
+        _check_packing(envs_per_process, seats, speculate)
+    crew = None
     for number, name in enumerate(ids):
         env = GemEnv(name, **kwargs)
+        if envs_per_process > 1:
+            if crew is None or number % envs_per_process == 0:
+                crew = Crew(poller, seats // envs_per_process, step_s, reset_s)
+            players.append(PackedPlayer(number, env, poller, leases, crew, reset_s))
+            continue
         ahead = name.startswith(_SLOW_RESETS) if speculate is None else speculate
         players.append(GemPlayer(number, env, poller, leases, ahead, step_s, reset_s))
     if group_size > 1:
         _align(players, group_size)
-    return Cast(tuple(players), True, leases)
+    return Cast(tuple(players), True, leases, apart=envs_per_process == 1)
 
 
-def _starters(ids: Sequence[str], envs_per_sandbox: int | None) -> int:
-    """How many threads may lease: as many as fill so many sandboxes as should start at once."""
-    seats = min(seats_per_sandbox(name, envs_per_sandbox) for name in ids)
-    return min(len(ids), seats * max(4, 2 * (os.cpu_count() or 1)))
+def _check_packing(envs_per_process: int, seats: int, speculate: bool | None) -> None:
+    if envs_per_process > seats:
+        raise SpecError(
+            f"envs_per_process={envs_per_process} is more than share a sandbox, which is {seats}: "
+            "where actions are executed, environments must not share a process; where you know "
+            "that they are not, give envs_per_sandbox= too"
+        )
+    if speculate:
+        raise SpecError(
+            "speculative_reset= is for environments with a process each: leave out "
+            "envs_per_process="
+        )
 
 
 def _align(players: Sequence[Player], group_size: int) -> None:

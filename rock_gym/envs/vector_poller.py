@@ -8,10 +8,24 @@ import os
 import select
 import threading
 from collections import deque
+from typing import Protocol
 
 __all__ = ["Poller"]
 
 _LINGER_MS = 2
+
+
+class Source(Protocol):
+    """What several environments answer on."""
+
+    def fileno(self) -> int:
+        """The descriptor to listen to."""
+
+    def pump(self) -> list[int]:
+        """Take in what has come, and return whom that may concern."""
+
+    def flush(self) -> None:
+        """Send what was held back to go out together."""
 
 
 class Poller:
@@ -28,6 +42,7 @@ class Poller:
         self._posted: deque[int] = deque()
         self._owners: dict[int, int] = {}
         self._watched: dict[int, int] = {}
+        self._sources: dict[int, Source] = {}
         # A thread may post late, when the event's number could be another file's.
         self._lock = threading.Lock()
         self._closed = False
@@ -49,6 +64,28 @@ class Poller:
             del self._owners[fd]
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
+
+    def watch_source(self, source: Source) -> None:
+        """Listen to what several environments answer on."""
+        self.forget_source(source)
+        fd = source.fileno()
+        self._sources[fd] = source
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except FileExistsError:
+            self._epoll.modify(fd, select.EPOLLIN)
+
+    def forget_source(self, source: Source) -> None:
+        """Stop to listen to it."""
+        for fd in [fd for fd, known in self._sources.items() if known is source]:
+            del self._sources[fd]
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(fd)
+
+    def flush(self) -> None:
+        """Have all sources send what they hold back."""
+        for source in tuple(self._sources.values()):
+            source.flush()
 
     def post(self, number: int) -> None:
         """Have ``wait`` return a number. From any thread."""
@@ -78,11 +115,15 @@ class Poller:
         if timeout_s is not None:
             # Rounded up to what epoll counts in, or the last millisecond would be spent spinning.
             timeout_s = math.ceil(max(timeout_s, 0.0) * 1000) / 1000
-        owners = self._owners
+        if self._sources:
+            self.flush()
+        owners, sources = self._owners, self._sources
         numbers: list[int] = []
         for fd, _ in self._epoll.poll(timeout_s):
             if fd in owners:
                 numbers.append(owners[fd])
+            elif fd in sources:
+                numbers += sources[fd].pump()
             elif fd == self._event:
                 os.eventfd_read(self._event)
                 while self._posted:

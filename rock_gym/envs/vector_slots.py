@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -90,10 +91,17 @@ class Player(Protocol):
     def recover(self, error: BaseException) -> None:
         """Let go of what is of no use after this error."""
 
-    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Begin to call a method, or to get an attribute; returns what waits for the result."""
+    def call(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[float | None], Any]:
+        """Begin to call a method, or to get an attribute.
 
-    def set_attr(self, name: str, value: Any) -> Any:
+        Returns:
+            What waits for the result, for so many seconds. Past them it raises
+            multiprocessing's TimeoutError, and can be called again.
+        """
+
+    def set_attr(self, name: str, value: Any) -> Callable[[float | None], Any]:
         """Begin to set an attribute; returns what waits for it."""
 
     def close(self) -> None:

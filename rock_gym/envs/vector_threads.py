@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import multiprocessing
 import queue
 import threading
 import time
@@ -59,13 +60,14 @@ class _Host:
         self._tasks.put(task)
         return task
 
-    def ask(self, function: Callable[[], Any]) -> Callable[[], Any]:
+    def ask(self, function: Callable[[], Any]) -> Callable[[float | None], Any]:
         """Begin a call; returns what waits for its result."""
         done = threading.Event()
         task = self.submit(function, done.set)
 
-        def result() -> Any:
-            done.wait()
+        def result(timeout_s: float | None) -> Any:
+            if not done.wait(timeout_s):
+                raise multiprocessing.TimeoutError
             if isinstance(task.outcome, Fault):
                 raise task.outcome.error
             return task.outcome
@@ -118,7 +120,7 @@ class ThreadPlayer:
         self._stepping = False
         self._host = self._new_host()
         try:
-            self._host.env = self._host.ask(env_fn)()
+            self._host.env = self._host.ask(env_fn)(None)
         except BaseException:
             self._host.stop()
             raise
@@ -192,7 +194,9 @@ class ThreadPlayer:
         """After a fault of its own the environment is reset; a lost one is made anew by that."""
         self.deadline = math.inf
 
-    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
+    def call(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[float | None], Any]:
         """Begin to call a method, or to get an attribute; returns what waits for the result."""
 
         def run() -> Any:
@@ -201,7 +205,7 @@ class ThreadPlayer:
 
         return self._host.ask(run)
 
-    def set_attr(self, name: str, value: Any) -> Callable[[], Any]:
+    def set_attr(self, name: str, value: Any) -> Callable[[float | None], Any]:
         """Begin to set an attribute."""
         return self._host.ask(lambda: self.env.set_wrapper_attr(name, value))
 
@@ -226,7 +230,7 @@ class ThreadPlayer:
         """Wait for the thread's end after ``close``."""
         self._host.thread.join(timeout_s)
         if not self._host.thread.is_alive():
-            self._closing()
+            self._closing(None)
 
     def __repr__(self) -> str:
         return f"environment {self._number}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rock_gym.errors import SpecError
-from rock_gym.gem import wire
+from rock_gym.gem import catalog, wire
 
 if TYPE_CHECKING:
     from rock_gym.gem.guests import Guest
@@ -41,6 +41,12 @@ class EnvConfig:
     dataset: str | os.PathLike[str] | Sequence[Mapping[str, Any]] | None = None
     guest_python: str | None = None
     many: bool = False
+
+    @property
+    def lacks_data(self) -> bool:
+        """Whether it needs a data set and has none, so that it cannot be made."""
+        record = catalog.find(self.gem_id)
+        return record is not None and record.needs == "data set" and self.dataset is None
 
     def request(self, guest: Guest) -> wire.Make:
         """Return what the environment's process is told, and place its data set in the sandbox.

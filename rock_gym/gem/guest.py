@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from . import wire
+from .several import Several
 from .supplies import Unavailable, check_data_set, explain, read_data_set
 from .words import supply_words
 
@@ -211,21 +212,18 @@ class _Refusal(Exception):
 
 def _serve(channel: wire.Channel[wire.EnvRequest], run_dir: str) -> None:
     environment = _Environment(run_dir)
-    receive, send, step = channel.receive, channel.send, environment.step
+    receive, send, meet = channel.receive, channel.send, environment.meet
+    several: Several | None = None
     while True:
         request = receive()
-        reply: wire.EnvReply | None = None
-        try:
-            if type(request) is wire.Step:
-                reply = step(request.action)
-            elif isinstance(request, wire.Reset):
-                reply = environment.reset(request.seed)
-            elif isinstance(request, wire.Make):
-                environment.make(request)
-            else:
-                return
-        except BaseException as error:
-            reply = environment.failure(error)
+        if isinstance(request, wire.Batch):
+            if several is None:
+                several = Several(lambda: _Environment(run_dir).meet, send)
+            several.meet(request)
+            continue
+        if isinstance(request, wire.Close):
+            return
+        reply = meet(request)
         if reply is None:
             continue
         try:
@@ -244,6 +242,19 @@ class _Environment:
         self._kwargs: dict[str, Any] = {}
         self._rewind = False
         self._playing = False
+
+    def meet(self, request: wire.Make | wire.Reset | wire.Step) -> wire.Answer | None:
+        """Do what is asked, and return what there is to say of it."""
+        try:
+            if type(request) is wire.Step:
+                return self.step(request.action)
+            if type(request) is wire.Reset:
+                return self.reset(request.seed)
+            assert isinstance(request, wire.Make)
+            self.make(request)
+        except BaseException as error:
+            return self.failure(error)
+        return None
 
     def make(self, request: wire.Make) -> None:
         self._gem_id = request.gem_id

@@ -36,7 +36,15 @@ __all__ = ["Guest", "close_in_children"]
 
 # The package's name inside, which is nobody else's.
 _PACKAGE = "_rock_gym_guest"
-_FILES = ("guest.py", "plain.py", "supplies.py", "wire.py", "words.py")
+_FILES = (
+    "chance.py",
+    "guest.py",
+    "plain.py",
+    "several.py",
+    "supplies.py",
+    "wire.py",
+    "words.py",
+)
 
 # Without `site`, which would take a virtual environment's base packages in where the sandbox lets
 # pip install; and with the first entry of the path ours, which otherwise is the current directory.

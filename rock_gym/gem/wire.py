@@ -112,6 +112,15 @@ class Step(msgspec.Struct, tag=True, frozen=True):
     action: str
 
 
+class Batch(msgspec.Struct, tag=True, frozen=True):
+    """Several requests to environments that share a process, each with the number of one.
+
+    They are met in order, and answered in order by one or more Answers.
+    """
+
+    items: list[tuple[int, Make | Reset | Step]]
+
+
 class Close(msgspec.Struct, tag=True, frozen=True):
     """End the process, as an end of file does too."""
 
@@ -156,10 +165,17 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     fatal: bool = False
 
 
+class Answers(msgspec.Struct, tag=True, frozen=True):
+    """The next answers to what was asked by Batches. A Make has one only if it failed."""
+
+    items: list[Observed | Stepped | Failed]
+
+
+Answer = Observed | Stepped | Failed
 ControlRequest = Fork | Ping
 ControlReply = Ready | Refused | Pong
-EnvRequest = Make | Reset | Step | Close
-EnvReply = Hello | Observed | Stepped | Failed
+EnvRequest = Make | Reset | Step | Batch | Close
+EnvReply = Hello | Observed | Stepped | Failed | Answers
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -201,9 +217,9 @@ def _tidied(message: msgspec.Struct) -> msgspec.Struct:
 
 
 def _check_size(message: msgspec.Struct, size: int) -> None:
-    info = getattr(message, "info", None)
-    if info is not None:
-        info_bytes = len(_encoder.encode(info))
+    for part in message.items if isinstance(message, Answers) else [message]:
+        info = getattr(part, "info", None)
+        info_bytes = 0 if info is None else len(_encoder.encode(info))
         if info_bytes > MAX_INFO_BYTES:
             raise WireError(f"an info of {info_bytes} bytes is above the limit of {MAX_INFO_BYTES}")
     if size > MAX_FRAME_BYTES:

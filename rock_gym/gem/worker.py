@@ -51,6 +51,7 @@ __all__ = [
     "StepReply",
     "choose_backend",
     "lease_worker",
+    "python_for",
     "seats_per_sandbox",
     "with_guest",
 ]
@@ -120,7 +121,12 @@ def _why_not(name: str, spec: SandboxSpec, guest_python: str | None) -> RockGymE
     return None
 
 
-def _python_for(config: EnvConfig, pool: Pool) -> GuestPython:
+def python_for(config: EnvConfig, pool: Pool) -> GuestPython:
+    """Return what an environment runs on in a pool's sandboxes.
+
+    Raises:
+        EnvUnavailable: If there is no interpreter with GEM.
+    """
     if pool.backend in _WITH_IMAGES:
         return image_python(config.guest_python)
     return find_guest_python(config.guest_python)
@@ -153,7 +159,7 @@ def lease_worker(
         SandboxLost: If the sandbox died meanwhile.
     """
     capacity = seats_per_sandbox(config.gem_id, envs_per_sandbox)
-    python = _python_for(config, pool)
+    python = python_for(config, pool)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         seat = take_seat(pool, python, capacity, left(deadline))
@@ -419,9 +425,7 @@ class EnvWorker:
 
     def _is_preloadable(self) -> bool:
         """Whether it pays to import the environment's module before forking."""
-        record = catalog.find(self.config.gem_id)
-        missing = record is not None and record.needs == "data set" and self.config.dataset is None
-        return not self._seat.alone and not missing
+        return not self._seat.alone and not self.config.lacks_data
 
     def _awaiting(self) -> EnvChannel:
         channel = self._channel

@@ -8,7 +8,7 @@ from rock_gym.envs import gem_env
 from tests.envs.fakes import Leases
 
 # What has still to be shown on the Docker backend: both kill by process ids of this machine.
-NOT_YET = ("test_vector_faults", "test_vector_sandboxes")
+NOT_YET = ("test_vector_faults", "test_vector_packs", "test_vector_sandboxes")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

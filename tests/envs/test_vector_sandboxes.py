@@ -91,7 +91,11 @@ def game(request: pytest.FixtureRequest, pool: SandboxPool) -> tuple[str, Policy
 
 
 class TestTrajectories:
-    @pytest.mark.parametrize("ahead", [False, True], ids=["", "ahead"])
+    @pytest.mark.parametrize(
+        "how",
+        [{}, {"speculative_reset": True}, {"envs_per_process": 3}],
+        ids=["", "ahead", "packed"],
+    )
     @pytest.mark.parametrize("by_parts", [False, True], ids=["lockstep", "by parts"])
     @pytest.mark.parametrize("mode", MODES)
     def test_each_is_as_if_it_were_alone(
@@ -100,10 +104,10 @@ class TestTrajectories:
         vector: Callable[..., SandboxVectorEnv],
         mode: AutoresetMode,
         by_parts: bool,
-        ahead: bool,
+        how: dict[str, Any],
     ) -> None:
         gem_id, policy, alone = game
-        envs = vector(gem_id, NUMBER, autoreset_mode=mode, speculative_reset=ahead)
+        envs = vector(gem_id, NUMBER, autoreset_mode=mode, **how)
         play = Play(envs, policy, TURNS)
         play.begin(SEED)
         if by_parts:

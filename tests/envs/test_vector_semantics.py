@@ -430,6 +430,41 @@ class TestHalves:
             envs.reset_async()
         envs.close()
 
+    def test_calls_have_halves(self) -> None:
+        envs = SandboxVectorEnv(counters(2, 3))
+        envs.call_async("double", 4)
+        for other in (lambda: envs.step([0, 0]), lambda: envs.call_async("length")):
+            with pytest.raises(AlreadyPendingCallError):
+                other()
+        with pytest.raises(NoAsyncCallError, match="step_wait"):
+            envs.step_wait()
+        assert envs.call_wait(timeout=10) == (8, 8)
+        with pytest.raises(NoAsyncCallError, match="call_wait"):
+            envs.call_wait()
+        envs.call_async("nothing")
+        with pytest.raises(AttributeError):
+            envs.call_wait()
+        envs.call_async("length")
+        assert envs.call_wait() == (2, 3)
+        envs.close()
+
+    def test_a_call_that_takes_too_long_can_still_be_waited_for(self) -> None:
+        gates = [threading.Event(), threading.Event()]
+
+        class Waits(Countdown):
+            def wait(self) -> bool:
+                return gates.pop().wait(10)
+
+        held = list(gates)
+        envs = SandboxVectorEnv([Waits] * 2)
+        envs.call_async("wait")
+        with pytest.raises(multiprocessing.TimeoutError, match="call_wait"):
+            envs.call_wait(timeout=0.01)
+        for gate in held:
+            gate.set()
+        assert envs.call_wait() == (True, True)
+        envs.close()
+
     def test_a_wait_has_a_limit(self) -> None:
         envs = SandboxVectorEnv([Gated] * 2)
         envs.reset()

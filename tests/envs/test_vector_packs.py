@@ -1,0 +1,239 @@
+"""Environments that share processes: a fault ends the episodes that it must, and no other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gymnasium.vector import AutoresetMode
+
+from rock_gym import SandboxPool
+from rock_gym.envs import SandboxVectorEnv
+from rock_gym.errors import EnvUnavailable, SpecError
+from rock_gym.gem.worker import with_guest
+from rock_gym.spec import SandboxSpec
+from tests.contract.support import members, wait_gone
+from tests.envs.vector_games import OBEDIENT
+
+# Three in the first process and two in the second.
+NUMBER, TOGETHER = 5, 3
+FIRST, SECOND = (0, 1, 2), (3, 4)
+MODES = list(AutoresetMode)
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("modules")
+    directory.joinpath("obedient.py").write_text(OBEDIENT)
+    for path in (directory, directory.parent):
+        path.chmod(0o755)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def pool(backend: str, modules: Path) -> Iterator[SandboxPool]:
+    spec = with_guest(SandboxSpec.of(read_only=(str(modules),)))
+    with SandboxPool.from_spec(spec, backend=backend) as pool:
+        yield pool
+
+
+@pytest.fixture
+def vector(pool: SandboxPool, modules: Path) -> Iterator[Callable[..., SandboxVectorEnv]]:
+    made = []
+
+    def make(**kwargs: Any) -> SandboxVectorEnv:
+        given = {
+            "gem_id": "my:Obedient-v0",
+            "num_envs": NUMBER,
+            "imports": ["obedient"],
+            "python_path": [modules],
+            "pool": pool,
+            "envs_per_sandbox": 64,
+            "envs_per_process": TOGETHER,
+        }
+        made.append(SandboxVectorEnv(**{**given, **kwargs}))
+        return made[-1]
+
+    yield make
+    for envs in made:
+        envs.close()
+
+
+def pid_of(envs: SandboxVectorEnv, number: int) -> int:
+    player: Any = envs._players[number]
+    pid = player._worker.pid
+    assert isinstance(pid, int)
+    return pid
+
+
+def kill(pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not wait_gone(pids)
+
+
+def actions(**special: str) -> list[str]:
+    """What each is to do: ``go``, but for ``_1="die"`` and the like."""
+    return [special.get(f"_{number}", "go") for number in range(NUMBER)]
+
+
+def check_faults(envs: SandboxVectorEnv, batch: Any, expected: dict[int, str]) -> None:
+    """These have ended, by these faults, and all play on."""
+    _, rewards, _, truncated, infos = batch
+    kinds = [expected.get(number) for number in range(NUMBER)]
+    assert infos["fault"].tolist() == kinds
+    assert truncated.tolist() == [kind is not None for kind in kinds]
+    assert rewards.tolist() == [0.5 if kind is None else 0.0 for kind in kinds]
+    if envs.autoreset_mode is AutoresetMode.DISABLED:
+        envs.reset(options={"reset_mask": truncated})
+    if envs.autoreset_mode is AutoresetMode.NEXT_STEP:
+        *_, infos = envs.step(actions())
+        assert "fault" not in infos
+    obs, rewards, *_, infos = envs.step(actions())
+    assert "fault" not in infos
+    assert rewards.tolist() == [0.5] * NUMBER
+    turns = [text.split(":")[0] for text in obs]
+    untouched = "turn 4" if envs.autoreset_mode is AutoresetMode.NEXT_STEP else "turn 3"
+    assert turns == [untouched if kind is None else "turn 1" for kind in kinds]
+
+
+def begun(envs: SandboxVectorEnv) -> SandboxVectorEnv:
+    envs.reset(seed=1)
+    envs.step(actions())
+    return envs
+
+
+@pytest.mark.parametrize("mode", MODES)
+class TestFaults:
+    def test_an_exception_is_its_own(
+        self, vector: Callable[..., SandboxVectorEnv], mode: AutoresetMode
+    ) -> None:
+        envs = begun(vector(autoreset_mode=mode))
+        pids = [pid_of(envs, number) for number in range(NUMBER)]
+        assert pids == [pids[0]] * 3 + [pids[3]] * 2
+        assert pids[0] != pids[3]
+        check_faults(envs, envs.step(actions(_1="raise")), {1: "env_error"})
+        assert [pid_of(envs, number) for number in range(NUMBER)] == pids
+
+    def test_what_kills_the_process_ends_those_in_it(
+        self, vector: Callable[..., SandboxVectorEnv], mode: AutoresetMode
+    ) -> None:
+        envs = begun(vector(autoreset_mode=mode))
+        # What the first has done before is lost with the process, or was told in time.
+        *_, infos = batch = envs.step(actions(_0="die"))
+        assert infos["fault"].tolist()[:3] == ["env_error"] * 3
+        check_faults(envs, batch, dict.fromkeys(FIRST, "env_error"))
+
+    def test_a_hang_is_told_from_those_it_holds_up(
+        self, vector: Callable[..., SandboxVectorEnv], mode: AutoresetMode
+    ) -> None:
+        envs = begun(vector(autoreset_mode=mode, step_timeout=1.0))
+        batch = envs.step(actions(_0="hang"))
+        check_faults(envs, batch, {0: "step_timeout", 1: "env_error", 2: "env_error"})
+
+    def test_a_process_that_was_killed_before(
+        self, vector: Callable[..., SandboxVectorEnv], mode: AutoresetMode
+    ) -> None:
+        envs = begun(vector(autoreset_mode=mode))
+        kill({pid_of(envs, 4)})
+        check_faults(envs, envs.step(actions()), dict.fromkeys(SECOND, "env_error"))
+
+
+def test_a_process_that_is_killed_meanwhile(vector: Callable[..., SandboxVectorEnv]) -> None:
+    envs = begun(vector())
+    envs.send(actions(_3="hang"))
+    answered = envs.recv(min_envs=3)[-1]["env_id"].tolist()
+    assert answered == list(FIRST)
+    kill({pid_of(envs, 3)})
+    *_, infos = envs.recv()
+    assert infos["env_id"].tolist() == list(SECOND)
+    assert infos["fault"].tolist() == ["env_error"] * 2
+
+
+def test_a_lost_sandbox_is_followed_by_another(vector: Callable[..., SandboxVectorEnv]) -> None:
+    # Room for one process in each.
+    envs = begun(vector(envs_per_sandbox=TOGETHER))
+    before = [sandbox.id for sandbox in envs.get_attr("sandbox")]
+    assert len(set(before)) == 2
+    kill(members(envs.get_attr("sandbox")[0]))
+    check_faults(envs, envs.step(actions()), dict.fromkeys(FIRST, "sandbox_lost"))
+    after = [sandbox.id for sandbox in envs.get_attr("sandbox")]
+    assert after[:3] == [after[0]] * 3
+    assert after[0] not in before
+    assert after[3:] == before[3:]
+
+
+def test_those_before_a_slow_one_are_answered_first(
+    vector: Callable[..., SandboxVectorEnv],
+) -> None:
+    envs = begun(vector())
+    # Answers go out together, unless one has kept the next waiting.
+    envs.send(actions(_0="sleep 0.01", _1="sleep 0.3"))
+    *_, infos = envs.recv(min_envs=3)
+    assert infos["env_id"].tolist() == [0, 3, 4]
+    assert envs.recv()[-1]["env_id"].tolist() == [1, 2]
+
+
+def test_a_reset_gives_up_what_is_owed(vector: Callable[..., SandboxVectorEnv]) -> None:
+    envs = begun(vector(autoreset_mode="Disabled"))
+    pids = pid_of(envs, 0)
+    envs.send(actions(_0="sleep 0.05"))
+    obs, _ = envs.reset(seed=1)
+    assert obs == vector().reset(seed=1)[0]
+    obs, *_ = envs.step(actions())
+    assert all(text.startswith("turn 1") for text in obs)
+    assert pid_of(envs, 0) == pids
+
+
+def test_what_is_too_large_is_its_own_fault(vector: Callable[..., SandboxVectorEnv]) -> None:
+    envs = begun(vector())
+    big = "info 'x' * 5_000_000"
+    *_, infos = envs.step(actions(_1=big))
+    assert infos["fault"].tolist() == [None, "env_error", None, None, None]
+    envs.reset(seed=1)
+    # Each may be sent, but not all at once.
+    large = "info 'x' * 4_100_000"
+    *_, infos = envs.step([f"{large} #{'y' * 4_100_000}"] * NUMBER)
+    assert [len(value) for value in infos["value"]] == [4_100_000] * NUMBER
+    with pytest.raises(SpecError, match="cannot be sent"):
+        envs.step(["x" * 17_000_000] * NUMBER)
+
+
+def test_what_is_wrong_for_all_is_raised(vector: Callable[..., SandboxVectorEnv]) -> None:
+    with pytest.raises(EnvUnavailable, match="no_such_module"):
+        vector(imports=["no_such_module"]).reset(seed=1)
+
+
+def test_closing_ends_the_processes(vector: Callable[..., SandboxVectorEnv]) -> None:
+    envs = begun(vector(step_timeout=None))
+    pids = {pid_of(envs, number) for number in range(NUMBER)}
+    envs.send(["hang"] * NUMBER)
+    envs.close()
+    assert not wait_gone(pids)
+
+
+def test_inner_environments_are_not_for_stepping(vector: Callable[..., SandboxVectorEnv]) -> None:
+    envs = begun(vector())
+    with pytest.raises(SpecError, match="step the vector"):
+        envs.envs[0].step("go")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"gem_id": "code:CodeContest", "envs_per_process": 2},
+        {"gem_id": "my:Own-v0", "envs_per_process": 2},
+        {"gem_id": "game:Sokoban-v0-easy", "envs_per_process": 65},
+        {"gem_id": "game:Sokoban-v0-easy", "envs_per_process": 0},
+        {"gem_id": "game:Sokoban-v0-easy", "envs_per_process": 2, "speculative_reset": True},
+    ],
+)
+def test_what_makes_no_sense(arguments: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match="envs_per_process"):
+        SandboxVectorEnv(num_envs=4, **arguments)
