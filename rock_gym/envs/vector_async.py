@@ -16,6 +16,7 @@ class AsyncHalves:
     """``reset_async`` and ``reset_wait``, and the same for ``step`` and ``call``."""
 
     _begun: str | None = None
+    _waited_out = False
     _called: list[Callable[[float | None], Any]]
     num_envs: int
 
@@ -82,8 +83,16 @@ class AsyncHalves:
         self._begun = None
         return results
 
+    def _warn_of_halves(self) -> None:
+        """Tell whoever closes the vector that a result is lost, unless they gave up on it."""
+        if self._begun is not None and not self._waited_out:
+            gym.logger.warn(
+                f"Calling `close` while waiting for a pending call to `{self._begun}` to complete."
+            )
+
     def _begin_half(self, what: str) -> None:
         self._check_open()
+        self._waited_out = False
         if self._begun is not None or self._awaited or self._ready:
             begun = self._begun or "send"
             raise gym.error.AlreadyPendingCallError(
@@ -108,6 +117,7 @@ class AsyncHalves:
             )
 
     def _timed_out(self, what: str, timeout: float | None) -> multiprocessing.TimeoutError:
+        self._waited_out = True
         return multiprocessing.TimeoutError(
             f"The call to `{what}_wait` has timed out after {timeout} second(s)."
         )

@@ -444,6 +444,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         if self._pid != os.getpid():
             return
         self._finalizer.detach()
+        self._warn_of_halves()
         limit = _CLOSE_S if timeout is None else min(timeout, _CLOSE_S)
         deadline = time.monotonic() + (0.0 if terminate else limit)
         for player in self._players:

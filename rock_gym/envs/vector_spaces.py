@@ -46,8 +46,8 @@ def batch_observations(
         spaces = [env.observation_space for env in envs]
         return batch_differing_spaces(spaces), spaces[0]
     raise ValueError(
-        f"observation_mode must be 'same', 'different' or a tuple of the batched space and the "
-        f"single one, not {mode!r}"
+        "Invalid `observation_mode`, expected: 'same' or 'different' or tuple of single and batch "
+        f"observation space, actual got {mode}"
     )
 
 
@@ -78,7 +78,8 @@ def check_spaces(
         if same and space != single_observation:
             raise RuntimeError(
                 f"environment {number} observes {space}, and the first one {single_observation}: "
-                "give observation_mode='different' if that is meant"
+                "the sub-environments observation spaces are not equivalent. "
+                "If this is intentional, use `observation_mode='different'` instead."
             )
         if not same and not is_space_dtype_shape_equiv(space, single_observation):
             raise RuntimeError(

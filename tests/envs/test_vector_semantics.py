@@ -320,7 +320,7 @@ class TestObservations:
         assert (envs.observation_space, envs.single_observation_space) == (batched, single)
         envs.close()
         for wrong, error in (("other", ValueError), ((1, 2), TypeError)):
-            with pytest.raises(error):
+            with pytest.raises(error, match="observation_mode"):
                 SandboxVectorEnv(makers, observation_mode=wrong)  # type: ignore[arg-type]
 
     def test_spaces_that_do_not_fit(self) -> None:
@@ -428,6 +428,8 @@ class TestHalves:
         envs.step_async([1, 1])
         with pytest.raises(AlreadyPendingCallError, match="pending call to `step`"):
             envs.reset_async()
+        with pytest.warns(UserWarning, match="Calling `close` while .* pending call to `step`"):
+            envs.close()
         envs.close()
 
     def test_calls_have_halves(self) -> None:
