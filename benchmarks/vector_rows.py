@@ -6,6 +6,7 @@ process for each, forked from this one, which has imported gem.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import tempfile
@@ -99,7 +100,9 @@ def steps_of(envs: Any, gem_id: str, number: int) -> Callable[[], float]:
     return step
 
 
-def lockstep(gem_id: str, number: int) -> Callable[[int], tuple[list[float], list[float]]]:
+def lockstep(
+    gem_id: str, number: int, envs_per_process: int = 1
+) -> Callable[[int], tuple[list[float], list[float]]]:
     """Compare steps of all at once with gymnasium's processes."""
 
     def measure(count: int) -> tuple[list[float], list[float]]:
@@ -108,7 +111,12 @@ def lockstep(gem_id: str, number: int) -> Callable[[int], tuple[list[float], lis
         gem.make(gem_id)  # imported before the fork, not after it in each
         makers = [lambda: Unsandboxed(gem_id) for _ in range(number)]
         with closing(AsyncVectorEnv(makers, shared_memory=False)) as plain:
-            envs = SandboxVectorEnv(gem_id=gem_id, num_envs=number, backend="bubblewrap")
+            envs = SandboxVectorEnv(
+                gem_id=gem_id,
+                num_envs=number,
+                envs_per_process=envs_per_process,
+                backend="bubblewrap",
+            )
             with closing(envs):
                 plain.reset(seed=1)
                 envs.reset(seed=1)
@@ -223,13 +231,19 @@ class OneProcess:
         np.random.set_state(state[1])
 
 
-def slow_resets(count: int) -> tuple[list[float], list[float]]:
+def slow_resets(count: int, envs_per_process: int = 1) -> tuple[list[float], list[float]]:
     """Seconds until each has taken so many turns, most of which go into resets."""
     number, turns = 64, max(2, count)
     moves = list(itertools.islice(actions_of(SOKOBAN, number), turns))
     plain = OneProcess(SOKOBAN, number)
     plain.reset(seed=1)
-    with closing(SandboxVectorEnv(gem_id=SOKOBAN, num_envs=number, backend="bubblewrap")) as envs:
+    envs = SandboxVectorEnv(
+        gem_id=SOKOBAN,
+        num_envs=number,
+        envs_per_process=envs_per_process,
+        backend="bubblewrap",
+    )
+    with closing(envs):
         envs.reset(seed=1)
         start = time.perf_counter()
         each_at_its_own_pace(envs, moves)
@@ -267,6 +281,15 @@ for title, gem_id in (("GuessTheNumber", GUESS), ("2048", TILES)):
             bar=1 / 1.4,
             unit="us",
         )
+for title, gem_id in (("GuessTheNumber", GUESS), ("2048", TILES)):
+    add(
+        f"step of 64 {title}, 16 in a process",
+        "AsyncVectorEnv without sandboxes",
+        lockstep(gem_id, 64, 16),
+        count=200,
+        bar=1 / 4,
+        unit="us",
+    )
 add(
     "step of one of 64 by recv, 5 % of them 10 x slower",
     "ideal: none waits for another",
@@ -287,6 +310,14 @@ add(
     "300 turns of each of 64 Sokoban-easy",
     "gem in one process",
     slow_resets,
+    count=300,
+    bar=1 / 1.5,
+    unit="s",
+)
+add(
+    "the same, 8 in a process",
+    "gem in one process",
+    functools.partial(slow_resets, envs_per_process=8),
     count=300,
     bar=1 / 1.5,
     unit="s",

@@ -71,7 +71,8 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         on_fault: ``"truncate"``, or ``"raise"``; None for the former with sandboxes and the latter
             with ``env_fns``.
         speculative_reset: Whether to prepare each next episode in a second process while this one
-            is played; seeds stay what they are. None for where resets are known to be slow.
+            is played; seeds stay what they are. None for where resets are known to be slow, and
+            while the policy takes its time between answers and actions.
         envs_per_process: How many environments share a process, each with random numbers of its
             own. More than 1 is faster by far where steps are short; but they take turns, so that a
             slow one delays the others, and what kills their process ends the episodes of all of
@@ -144,6 +145,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         blank = "" if cast.texts else None
         self._players: tuple[Player, ...] = cast.players
         self._leases = cast.leases
+        self._pace = cast.pace
         self._texts = cast.texts
         self._slots = [
             Slot(player, self.autoreset_mode, limit, raises, blank) for player in cast.players
@@ -218,6 +220,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
             raise failures[0]
         if any(slot.obs is None for slot in slots):
             raise ResetNeeded("environments outside of reset_mask were never reset: reset all once")
+        self._pace.answered()
         infos = [slot.info if number in taken else {} for number, slot in enumerate(slots)]
         return self._batch_observations([slot.obs for slot in slots]), merge_infos(infos)
 
@@ -261,6 +264,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         self._check_open()
         numbers = self._check_numbers(env_ids)
         given = self._check_actions(actions, numbers)
+        self._pace.acted()
         slots = self._slots
         self._awaited += len(numbers)
         for number, action in zip(numbers, given, strict=True):
@@ -369,6 +373,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
                 self._ready.remove(number)
                 raise error
         self._ready.clear()
+        self._pace.answered()
         return (
             self._batch_observations([slot.obs for slot in slots]),
             np.array([slot.reward for slot in slots], dtype=np.float64),

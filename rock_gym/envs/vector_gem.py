@@ -32,7 +32,7 @@ class GemPlayer:
         env: The environment, which nobody else steps.
         poller: Told what to listen to.
         leases: Where workers come from.
-        speculate: Whether to prepare the next episode while this one is played.
+        speculation: What prepares the next episode while this one is played, if it is to be.
         step_timeout_s: Seconds that a step may take.
         reset_timeout_s: Seconds that a lease may take, and then a reset.
     """
@@ -61,7 +61,7 @@ class GemPlayer:
         env: GemEnv,
         poller: Poller,
         leases: Leases,
-        speculate: bool,
+        speculation: Speculation | None,
         step_timeout_s: float | None,
         reset_timeout_s: float | None,
     ) -> None:
@@ -70,7 +70,7 @@ class GemPlayer:
         self._number = number
         self._poller = poller
         self._leases = leases
-        self._speculation = Speculation() if speculate else None
+        self._speculation = speculation
         self._step_limit_s = math.inf if step_timeout_s is None else step_timeout_s
         self._step_timeout_s = step_timeout_s
         self._reset_timeout_s = reset_timeout_s

@@ -96,7 +96,7 @@ class PackedPlayer(GemPlayer):
         reset_timeout_s: float | None,
     ) -> None:
         self._crew = crew
-        super().__init__(number, env, poller, leases, False, None, reset_timeout_s)
+        super().__init__(number, env, poller, leases, None, None, reset_timeout_s)
 
     @property
     def deadline(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -19,6 +19,7 @@ from rock_gym.envs.vector_leases import Leases
 from rock_gym.envs.vector_packs import Crew, PackedPlayer
 from rock_gym.envs.vector_poller import Poller
 from rock_gym.envs.vector_slots import Player
+from rock_gym.envs.vector_speculation import Pace, Speculation
 from rock_gym.envs.vector_threads import ThreadPlayer
 from rock_gym.errors import SpecError
 from rock_gym.gem.worker import seats_per_sandbox
@@ -49,12 +50,14 @@ class Cast:
         texts: Whether observations and actions are texts.
         leases: Where workers come from, if they come from somewhere.
         apart: Whether each has a process to itself.
+        pace: Told when the policy gets answers, and when it acts.
     """
 
     players: tuple[Player, ...]
     texts: bool
     leases: Leases | None = None
     apart: bool = False
+    pace: Pace = field(default_factory=Pace)
 
 
 def cast_gem(
@@ -82,7 +85,7 @@ def cast_gem(
     players: list[Player] = []
     if envs_per_process > 1:
         _check_packing(envs_per_process, seats, speculate)
-    crew = None
+    crew, pace = None, Pace()
     for number, name in enumerate(ids):
         env = GemEnv(name, **kwargs)
         if envs_per_process > 1:
@@ -90,11 +93,13 @@ def cast_gem(
                 crew = Crew(poller, seats // envs_per_process, step_s, reset_s)
             players.append(PackedPlayer(number, env, poller, leases, crew, reset_s))
             continue
-        ahead = name.startswith(_SLOW_RESETS) if speculate is None else speculate
+        ahead = None
+        if speculate or (speculate is None and name.startswith(_SLOW_RESETS)):
+            ahead = Speculation(None if speculate else pace)
         players.append(GemPlayer(number, env, poller, leases, ahead, step_s, reset_s))
     if group_size > 1:
         _align(players, group_size)
-    return Cast(tuple(players), True, leases, apart=envs_per_process == 1)
+    return Cast(tuple(players), True, leases, envs_per_process == 1, pace)
 
 
 def _check_packing(envs_per_process: int, seats: int, speculate: bool | None) -> None:

@@ -6,18 +6,56 @@ up without drawing. If another seed is asked for after all, what was prepared is
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from rock_gym.errors import RockGymError
 from rock_gym.gem.worker import EnvWorker
 
-__all__ = ["Speculation"]
+__all__ = ["Pace", "Speculation"]
+
+_THINKS_S = 0.002
+_NEWEST_SHARE = 0.2
+
+
+class Pace:
+    """How long the policy thinks: the time from an answer to the next action.
+
+    Attributes:
+        thinks: Whether that is long enough for something to be prepared meanwhile. A policy that
+            acts at once keeps all CPUs busy with the episodes that are played.
+    """
+
+    def __init__(self) -> None:
+        self.thinks = True  # until it has shown that it does not
+        self._average_s: float | None = None
+        self._since_s: float | None = None
+
+    def answered(self) -> None:
+        """Note that the policy has got an answer."""
+        self._since_s = time.monotonic()
+
+    def acted(self) -> None:
+        """Note that it acts."""
+        since_s, self._since_s = self._since_s, None
+        if since_s is None:
+            return
+        took_s = time.monotonic() - since_s
+        average_s = took_s if self._average_s is None else self._average_s
+        self._average_s = average_s + _NEWEST_SHARE * (took_s - average_s)
+        self.thinks = self._average_s > _THINKS_S
 
 
 class Speculation:
-    """One environment's second process."""
+    """One environment's second process.
 
-    def __init__(self) -> None:
+    Args:
+        pace: What the policy does. If it does not think, nothing is prepared; None to prepare
+            whatever it does.
+    """
+
+    def __init__(self, pace: Pace | None = None) -> None:
+        self._pace = pace
         self._spare: EnvWorker | None = None
         self._seed: int | None = None
         self._swapped = False
@@ -28,6 +66,8 @@ class Speculation:
         self._swapped = False
         if worker is None or worker.alone or not self._wanted:
             # What runs actions gets no second process in its sandbox, nor a second sandbox.
+            return
+        if self._pace is not None and not self._pace.thinks:
             return
         seed = next_seed()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ import rock_gym
 from rock_gym import SandboxPool
 from rock_gym.default_pools import close_default_pools
 from rock_gym.envs import EnvClosed, ResetNeeded, SandboxVectorEnv
+from rock_gym.envs.vector_speculation import Pace
 from rock_gym.errors import EnvUnavailable, SpecError
 from rock_gym.gem.worker import with_guest
 from rock_gym.spec import SandboxSpec
+from tests.contract.support import eventually
 from tests.envs.vector_games import OBEDIENT
 from tests.envs.vector_play import Events, Play, Policy, mines, play_alone, tiles
 
@@ -307,6 +310,38 @@ class TestAhead:
         obs, infos = envs.reset()
         assert "fault" not in infos
         assert obs == plain.reset()[0]
+
+    def test_nothing_is_prepared_while_the_policy_does_not_think(
+        self, vector: Callable[..., SandboxVectorEnv]
+    ) -> None:
+        envs = vector(self.GEM_ID, 1, speculative_reset=True)
+        player: Any = envs._players[0]
+        pace = player._speculation._pace = Pace()
+        pids = []
+        for thinks in (True, False, False, True, True):
+            pace.thinks = thinks
+            envs.reset(seed=None)
+            pids.append(player._worker.pid)
+        # The second is the last that was prepared in time, until the fifth.
+        assert pids[1] == pids[2] == pids[3]
+        assert pids[0] == pids[4] != pids[1]
+
+    def test_what_thinking_is(self) -> None:
+        pace = Pace()
+        assert pace.thinks
+
+        def acts_at_once() -> bool:
+            pace.answered()
+            pace.acted()
+            pace.acted()
+            return not pace.thinks
+
+        assert eventually(acts_at_once)
+        pace.answered()
+        threading.Event().wait(0.1)
+        pace.acted()
+        assert pace.thinks
+        assert eventually(acts_at_once)
 
     def test_only_slow_resets_are_prepared_unasked(
         self, vector: Callable[..., SandboxVectorEnv]
