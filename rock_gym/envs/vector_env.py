@@ -41,9 +41,6 @@ __all__ = ["SandboxVectorEnv"]
 
 _CLOSE_S = 4.0
 
-# So many answers are waited for together: to be woken for fewer costs more than it gains.
-_FEW = 8
-
 Batch = tuple[Any, Any, Any, Any, dict[str, Any]]
 
 
@@ -151,7 +148,6 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
             Slot(player, self.autoreset_mode, limit, raises, blank) for player in cast.players
         ]
         self.num_envs = len(self._slots)
-        self._milestones = _halve(self.num_envs) if cast.apart else []
         self._ready: list[int] = []
         self._awaited = 0
         self._next_deadline = math.inf
@@ -236,11 +232,6 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         self._check_idle("step")
         self.send(actions)
         ready, count = self._ready, self.num_envs
-        # Processes take their turns about in the order in which they were woken. Answers are taken
-        # in while the rest are at work: a half first, then a half of the rest, and so on.
-        for number in self._milestones:
-            self._poller.linger(number)
-            self._advance(self._poller.wait(0))
         self._gather(lambda: len(ready) == count)
         return self._take(range(count))
 
@@ -459,16 +450,6 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         if self._leases is not None:
             self._leases.join(max(deadline - time.monotonic(), 0.0))
         self._poller.close()
-
-
-def _halve(count: int) -> list[int]:
-    """Return what number is the last of a half, of three quarters, ..., and of all."""
-    found = []
-    rest = count
-    while rest > 1:
-        rest = rest // 2 if rest >= _FEW else 0
-        found.append(count - rest - 1)
-    return found
 
 
 def _abandon(players: Sequence[Any], poller: Poller) -> None:

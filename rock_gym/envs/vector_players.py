@@ -49,14 +49,12 @@ class Cast:
         players: One for each environment.
         texts: Whether observations and actions are texts.
         leases: Where workers come from, if they come from somewhere.
-        apart: Whether each has a process to itself.
         pace: Told when the policy gets answers, and when it acts.
     """
 
     players: tuple[Player, ...]
     texts: bool
     leases: Leases | None = None
-    apart: bool = False
     pace: Pace = field(default_factory=Pace)
 
 
@@ -99,7 +97,7 @@ def cast_gem(
         players.append(GemPlayer(number, env, poller, leases, ahead, step_s, reset_s))
     if group_size > 1:
         _align(players, group_size)
-    return Cast(tuple(players), True, leases, envs_per_process == 1, pace)
+    return Cast(tuple(players), True, leases, pace)
 
 
 def _check_packing(envs_per_process: int, seats: int, speculate: bool | None) -> None:

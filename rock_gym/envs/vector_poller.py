@@ -12,8 +12,6 @@ from typing import Protocol
 
 __all__ = ["Poller"]
 
-_LINGER_MS = 2
-
 
 class Source(Protocol):
     """What several environments answer on."""
@@ -38,7 +36,6 @@ class Poller:
         self._epoll = select.epoll()
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._event, select.EPOLLIN)
-        self._single = select.poll()
         self._posted: deque[int] = deque()
         self._owners: dict[int, int] = {}
         self._watched: dict[int, int] = {}
@@ -93,18 +90,6 @@ class Poller:
         with self._lock:
             if not self._closed:
                 os.eventfd_write(self._event, 1)
-
-    def linger(self, number: int) -> None:
-        """Wait for a few milliseconds for this environment alone.
-
-        Answers of the others meanwhile wake nobody, and are there all together afterwards: to be
-        woken by each would interrupt, each time, the process that was to give the next.
-        """
-        fd = self._watched.get(number)
-        if fd is not None:
-            self._single.register(fd, select.POLLIN)
-            self._single.poll(_LINGER_MS)
-            self._single.unregister(fd)
 
     def wait(self, timeout_s: float | None) -> list[int]:
         """Wait for environments that may have something to say.
