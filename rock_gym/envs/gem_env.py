@@ -239,8 +239,8 @@ class GemEnv(gym.Env[str, str], EzPickle):
 
     @property
     def config(self) -> EnvConfig:
-        """What it is made with where it is one of many."""
-        return replace(self._config, many=True)
+        """What it is made with."""
+        return self._config
 
     def lease_with(self, lease: Callable[[EnvConfig, SandboxPool], T]) -> T:
         """Return what ``lease`` makes of its configuration and its pool. From any thread."""

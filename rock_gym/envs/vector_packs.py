@@ -118,6 +118,17 @@ class PackedPlayer(GemPlayer):
     def _listen(self, worker: Any) -> None:
         self._crew.listen()
 
+    def send_step(self, action: Any) -> Fault | None:
+        """Ask for a step."""
+        worker = self._worker
+        assert worker is not None
+        try:
+            worker.send_step(action if type(action) is str else str(action))
+        except RockGymError as error:
+            return Fault(error)
+        self._seed = None
+        return None
+
     def expire(self) -> Fault:
         """Kill the process if nobody has yet."""
         worker = self._worker

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from rock_gym.gem.channel import EnvChannel
     from rock_gym.sandbox import Sandbox
 
-__all__ = ["Asked", "PackedWorker"]
+__all__ = ["PackedWorker"]
 
 # An action of so many fits into a frame, whatever characters they are.
 _SMALL_CHARACTERS = 1 << 20
@@ -44,7 +43,10 @@ class Shared(Protocol):
     def begin(self) -> None:
         """Have a process forked if there is none."""
 
-    def ask(self, worker: PackedWorker, request: wire.Make | wire.Reset | wire.Step) -> None:
+    def prepare(self, number: int, request: wire.Make) -> None:
+        """Note what is to be made first."""
+
+    def ask(self, worker: PackedWorker, request: wire.Reset | wire.Step, what: str) -> None:
         """Note a request."""
 
     def expire(self) -> None:
@@ -54,18 +56,6 @@ class Shared(Protocol):
         """Remove an environment."""
 
 
-class Asked:
-    """A request, and what comes of it."""
-
-    __slots__ = ("answer", "error", "since_s", "what", "worker")
-
-    def __init__(self, worker: PackedWorker, what: str) -> None:
-        self.worker, self.what = worker, what
-        self.since_s = math.inf
-        self.answer: wire.Answer | None = None
-        self.error: RockGymError | None = None
-
-
 class PackedWorker:
     """One environment of a pack; it is played as an ``EnvWorker`` is, by the halves of calls.
 
@@ -73,17 +63,34 @@ class PackedWorker:
         config: What the environment is made with.
         number: What the process knows it by.
         made_in: In which of the pack's processes it was made.
-        asked: What is owed to it.
+        serial: Counts what was asked, or given up, so that an answer is known by it.
+        answer: The answer that is due, if it is there.
+        error: What is to be raised in its place.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_make", "asked", "config", "made_in", "number", "pack")
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_make",
+        "_owed",
+        "answer",
+        "config",
+        "error",
+        "made_in",
+        "number",
+        "pack",
+        "serial",
+    )
 
     alone = False
 
     def __init__(self, pack: Shared, number: int, config: EnvConfig, make: wire.Make) -> None:
         self.pack, self.number, self.config = pack, number, config
         self.made_in = -1
-        self.asked: Asked | None = None
+        self.serial = 0
+        self.answer: wire.Answer | None = None
+        self.error: RockGymError | None = None
+        self._owed: str | None = None
         self._make = make
         self._closed = False
 
@@ -106,17 +113,23 @@ class PackedWorker:
         """Ask for a reset. What is owed is given up, and comes first all the same."""
         request = wire.Reset(check_seed(seed))
         self._check_open()
-        self.asked = None
-        self.pack.begin()
-        if self.made_in != self.pack.forks:
-            self.made_in = self.pack.forks
-            self.pack.ask(self, self._make)
-        self.pack.ask(self, request)
+        self._give_up()
+        pack = self.pack
+        pack.begin()
+        if self.made_in != pack.forks:
+            self.made_in = pack.forks
+            pack.prepare(self.number, self._make)
+        self._owed = "reset"
+        pack.ask(self, request, "reset")
+
+    def _give_up(self) -> None:
+        self.serial += 1
+        self._owed = self.answer = self.error = None
 
     def send_step(self, action: str) -> None:
         """Ask for a step."""
         pack = self.pack
-        if self.made_in != pack.forks or pack.channel is None or self.asked is not None:
+        if self.made_in != pack.forks or pack.channel is None or self._owed is not None:
             if pack.why_gone is not None:
                 raise copy.copy(pack.why_gone)
             raise EnvError(
@@ -129,24 +142,24 @@ class PackedWorker:
                 wire.encode(wire.Batch([(self.number, request)]))
             except wire.WireError as error:
                 raise SpecError(f"the action cannot be sent: {error}") from None
-        pack.ask(self, request)
+        self.serial += 1
+        self._owed = "step"
+        pack.ask(self, request, "step")
 
     def try_receive(self) -> ResetReply | StepReply | None:
         """Return the answer if it is there, else None at once; raises as ``EnvWorker`` does."""
-        asked = self.asked
-        if asked is None:
-            raise EnvError("nothing was asked for; reset first", sandbox_id=self.sandbox.id)
-        if asked.error is not None:
-            self.asked = None
-            raise asked.error
-        answer = asked.answer
+        answer, owed = self.answer, self._owed
         if answer is None:
+            if owed is None:
+                raise EnvError("nothing was asked for; reset first", sandbox_id=self.sandbox.id)
+            if self.error is not None:
+                raise self._taken_error()
             return None
-        self.asked = None
+        self.answer = self._owed = None
         try:
-            if type(answer) is wire.Stepped and asked.what == "step":
+            if type(answer) is wire.Stepped and owed == "step":
                 return stepped(answer)
-            if type(answer) is wire.Observed and asked.what == "reset":
+            if type(answer) is wire.Observed and owed == "reset":
                 return observed(answer)
         except wire.WireError as error:
             raise WireError(
@@ -155,8 +168,13 @@ class PackedWorker:
         if type(answer) is wire.Failed:
             raise error_of(answer, self.sandbox.id)
         raise WireError(
-            f"a {type(answer).__name__} came after a {asked.what}", sandbox_id=self.sandbox.id
+            f"a {type(answer).__name__} came after a {owed}", sandbox_id=self.sandbox.id
         )
+
+    def _taken_error(self) -> RockGymError:
+        error = self.error or EnvError("its process is gone", sandbox_id=self.sandbox.id)
+        self._give_up()
+        return error
 
     def expire(self) -> NoReturn:
         """Kill the process, because the environment whose turn it is has taken too long.
@@ -166,20 +184,20 @@ class PackedWorker:
             StepTimeout: If it was this one, and a step.
             EnvError: If it was another.
         """
-        asked = self.asked
-        if asked is not None and asked.error is None:
+        if self.error is None:
             self.pack.expire()
-        self.asked = None
-        if asked is None or asked.error is None:
-            raise EnvError("its process is gone", sandbox_id=self.sandbox.id)
-        raise asked.error
+        raise self._taken_error()
 
     def close(self) -> None:
         """Leave the pack. From any thread; twice is fine."""
         closed, self._closed = self._closed, True
         if not closed:
-            self.asked = None
+            self._give_up()
             self.pack.leave(self)
+
+    def drop(self) -> None:
+        """Let go of it, in a forked child: it is the parent's."""
+        self._closed = True
 
     def _check_open(self) -> None:
         if self._closed:

@@ -19,7 +19,7 @@ from rock_gym.gem.channel import EnvChannel
 from rock_gym.gem.config import EnvConfig
 from rock_gym.gem.guests import close_in_children
 from rock_gym.gem.leasing import Pool, Seat, left, take_seat
-from rock_gym.gem.packed_worker import Asked, PackedWorker
+from rock_gym.gem.packed_worker import PackedWorker
 from rock_gym.gem.replies import late
 from rock_gym.gem.worker import python_for
 
@@ -98,8 +98,10 @@ class Pack:
         self._lock = threading.Lock()
         self._members: set[PackedWorker] = set()
         self._closed = False
-        # What was asked, in the order in which it will be answered.
-        self._owed: deque[Asked] = deque()
+        # Who asked, by which of its serials, and for what, in the order of the answers.
+        self._owed: deque[tuple[PackedWorker, int, str]] = deque()
+        # Since when the first of these has its turn.
+        self._since_s = math.inf
         self._unsent: list[tuple[int, wire.Make | wire.Reset | wire.Step]] = []
         close_in_children(self)
         self.begin()
@@ -114,8 +116,16 @@ class Pack:
 
         Returns:
             What plays it; None if the pack is at its end, as all others have left it.
+
+        Raises:
+            SpecError: If there is anything in its arguments that JSON has not.
+            SandboxLost: If the sandbox died.
         """
-        request = config.request(self._seat.guest)
+        try:
+            request = config.request(self._seat.guest)
+        except BaseException:
+            self.leave(None)
+            raise
         with self._lock:
             if self._closed:
                 return None
@@ -123,10 +133,11 @@ class Pack:
             self._members.add(worker)
             return worker
 
-    def leave(self, worker: PackedWorker) -> None:
-        """Remove an environment; the process ends with the last. From any thread."""
+    def leave(self, worker: PackedWorker | None) -> None:
+        """Remove an environment, if it is one; the process ends with the last. From any thread."""
         with self._lock:
-            self._members.discard(worker)
+            if worker is not None:
+                self._members.discard(worker)
             if self._members or self._closed:
                 return
             self._closed = True
@@ -150,15 +161,17 @@ class Pack:
             self.forks += 1
             self.why_gone = None
 
-    def ask(self, worker: PackedWorker, request: wire.Make | wire.Reset | wire.Step) -> None:
-        """Note a request, to be sent by ``flush``."""
+    def prepare(self, number: int, request: wire.Make) -> None:
+        """Note what is to be made first. If that fails, later requests are answered so."""
+        self._unsent.append((number, request))
+
+    def ask(self, worker: PackedWorker, request: wire.Reset | wire.Step, what: str) -> None:
+        """Note a request for a ``"reset"`` or a ``"step"``, to be sent by ``flush``."""
         self._unsent.append((worker.number, request))
-        if type(request) is not wire.Make:
-            asked = Asked(worker, "step" if type(request) is wire.Step else "reset")
-            worker.asked = asked
-            self._owed.append(asked)
-            if len(self._owed) == 1:
-                self._start_clock()
+        owed = self._owed
+        if not owed:
+            self._since_s = time.monotonic()
+        owed.append((worker, worker.serial, what))
 
     def flush(self) -> None:
         """Send what was asked. A process that is gone is found out, and its environments told."""
@@ -197,7 +210,6 @@ class Pack:
                     raise wire.WireError(f"a {type(message).__name__} came for a batch")
                 self._distribute(message.items, numbers)
         except wire.WireError as error:
-            self._kill()
             self._lose(
                 WireError(
                     f"the environments' process sent no valid answer: {error}",
@@ -208,48 +220,43 @@ class Pack:
             self._lose(self._loss())
         self.sandbox.last_use_s = time.monotonic()
         if self._owed and self._owed[0] is not front:
-            self._start_clock()
-            numbers.append(self._owed[0].worker.number)
+            self._since_s = time.monotonic()
+            numbers.append(self._owed[0][0].number)
         return numbers
 
     def _distribute(self, answers: Sequence[wire.Answer], numbers: list[int]) -> None:
         owed = self._owed
         for answer in answers:
-            if type(answer) is wire.Failed and answer.fatal and owed:
-                # It has not been made; the next reset asks for it anew.
-                owed[0].worker.made_in = -1
             if not owed:
                 raise wire.WireError("an answer came that nobody had asked for")
-            asked = owed.popleft()
-            if asked.worker.asked is asked:
-                asked.answer = answer
-                numbers.append(asked.worker.number)
-
-    def _start_clock(self) -> None:
-        self._owed[0].since_s = time.monotonic()
+            worker, serial, _ = owed.popleft()
+            if type(answer) is wire.Failed and answer.fatal:
+                # It has not been made; the next reset asks for it anew.
+                worker.made_in = -1
+            if worker.serial == serial:
+                worker.answer = answer
+                numbers.append(worker.number)
 
     @property
     def deadline(self) -> float:
         """When the environment whose turn it is will have taken too long."""
         if not self._owed:
             return math.inf
-        front = self._owed[0]
-        limit_s = self._limits[front.what]
-        return math.inf if limit_s is None else front.since_s + limit_s
+        limit_s = self._limits[self._owed[0][2]]
+        return math.inf if limit_s is None else self._since_s + limit_s
 
     def expire(self) -> None:
         """Kill the process, as the environment whose turn it is has taken too long."""
         if not self._owed:
             self._lose(self._loss())
             return
-        front = self._owed[0]
-        gem_id, limit_s = front.worker.config.gem_id, self._limits[front.what]
-        front.error = late(front.what, gem_id, limit_s, self.sandbox.id)
-        self._kill()
+        worker, serial, what = self._owed[0]
+        error = late(what, worker.config.gem_id, self._limits[what], self.sandbox.id)
+        if worker.serial == serial:
+            worker.error = error
         self._lose(
             EnvError(
-                f"the process is gone that it shared: {front.error.message}",
-                sandbox_id=self.sandbox.id,
+                f"the process is gone that it shared: {error.message}", sandbox_id=self.sandbox.id
             )
         )
 
@@ -259,10 +266,10 @@ class Pack:
         self.why_gone = error
         self._unsent.clear()
         owed, self._owed = self._owed, deque()
-        for asked in owed:
-            if asked.worker.asked is asked:
-                asked.error = asked.error or error
-                self._changed(asked.worker.number)
+        for worker, serial, _ in owed:
+            if worker.serial == serial:
+                worker.error = worker.error or error
+                self._changed(worker.number)
 
     def _loss(self) -> RockGymError:
         why = "it crashed, ran out of memory or was killed"
@@ -285,6 +292,8 @@ class Pack:
     def _drop(self) -> None:
         """Let go of everything, in a forked child: it is the parent's."""
         self._closed = True
+        for worker in tuple(self._members):
+            worker.drop()
         channel, self.channel = self.channel, None
         if channel is not None:
             channel.close()

@@ -33,6 +33,7 @@ class Several:
     def __init__(self, begin: Callable[[], _Meet], send: Callable[[msgspec.Struct], None]) -> None:
         self._begin, self._send = begin, send
         self._meets: dict[int, _Meet] = {}
+        self._unmade: dict[int, wire.Answer] = {}
         self._chance: Chance | None = None
         self._states: dict[int, State] = {}
         self._first: State | None = None
@@ -43,12 +44,7 @@ class Several:
         answers: list[wire.Answer] = []
         since = time.monotonic()
         for number, request in batch.items:
-            try:
-                if number != self._current:
-                    self._turn_to(number)
-                answer = self._meets[number](request)
-            except RuntimeError as error:
-                answer = wire.Failed("unavailable", str(error), "", True)
+            answer = self._meet(number, request)
             if answer is not None:
                 answers.append(answer)
                 if time.monotonic() - since > _HELD_S:
@@ -57,6 +53,22 @@ class Several:
                     since = time.monotonic()
         if answers:
             self._send_all(answers)
+
+    def _meet(self, number: int, request: wire.Make | wire.Reset | wire.Step) -> Any:
+        if number != self._current:
+            try:
+                self._turn_to(number)
+            except RuntimeError as error:
+                failure = wire.Failed("unavailable", str(error), "", True)
+                return None if type(request) is wire.Make else failure
+        if type(request) is wire.Make:
+            # What is wrong with it is the answer to whatever is asked of it.
+            self._unmade.pop(number, None)
+            unmade = self._meets[number](request)
+            if unmade is not None:
+                self._unmade[number] = unmade
+            return None
+        return self._unmade.get(number) or self._meets[number](request)
 
     def _turn_to(self, number: int) -> None:
         """Exchange one environment's random numbers for another's, which begin as the process did.

@@ -166,7 +166,10 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
 
 
 class Answers(msgspec.Struct, tag=True, frozen=True):
-    """The next answers to what was asked by Batches. A Make has one only if it failed."""
+    """The next answers to what was asked by Batches.
+
+    A Make has none. If it failed, that is the answer to what is asked after it.
+    """
 
     items: list[Observed | Stepped | Failed]
 

@@ -210,6 +210,21 @@ def test_what_is_wrong_for_all_is_raised(vector: Callable[..., SandboxVectorEnv]
         vector(imports=["no_such_module"]).reset(seed=1)
 
 
+def test_one_that_cannot_be_made_is_no_matter_to_the_others(
+    vector: Callable[..., SandboxVectorEnv],
+) -> None:
+    ids = ["my:Obedient-v0", "my:Unmakeable-v0", "my:Obedient-v0"]
+    envs = vector(gem_id=None, gem_ids=ids, num_envs=None)
+    alone = vector(num_envs=3).reset(seed=1)[0]
+    for _ in range(2):
+        obs, infos = envs.reset(seed=1)
+        assert infos["fault"].tolist() == [None, "env_error", None]
+        assert (obs[0], obs[2]) == (alone[0], alone[2])
+    obs, *_, infos = envs.step(["go"] * 3)
+    assert infos["fault"].tolist() == [None, "env_error", None]
+    assert [text.startswith("turn 1") for text in obs] == [True, False, True]
+
+
 def test_closing_ends_the_processes(vector: Callable[..., SandboxVectorEnv]) -> None:
     envs = begun(vector(step_timeout=None))
     pids = {pid_of(envs, number) for number in range(NUMBER)}

@@ -123,5 +123,10 @@ class Obedient(gem.Env):
         over = word == "end"
         return f"turn {self.turn}: {action} {random.random()}", 0.5, over, over, {"turn": self.turn}
 
+class Unmakeable(Obedient):
+    def __init__(self):
+        raise RuntimeError("not today")
+
 gem.register("my:Obedient-v0", Obedient)
+gem.register("my:Unmakeable-v0", Unmakeable)
 """
