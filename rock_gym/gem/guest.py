@@ -247,7 +247,16 @@ class _Environment:
         """Do what is asked, and return what there is to say of it."""
         try:
             if type(request) is wire.Step:
-                return self.step(request.action)
+                if not self._playing:
+                    raise _Refusal("no episode is under way; reset first")
+                observation, reward, terminated, truncated, info = self.env.step(request.action)
+                return wire.Stepped(
+                    observation if type(observation) is str else _text(observation),
+                    float(reward),
+                    bool(terminated),
+                    bool(truncated),
+                    wire.tidy_info(info),
+                )
             if type(request) is wire.Reset:
                 return self.reset(request.seed)
             assert isinstance(request, wire.Make)
@@ -303,18 +312,6 @@ class _Environment:
         reply = wire.Observed(_text(observation), wire.tidy_info(info))
         self._playing = True
         return reply
-
-    def step(self, action: str) -> wire.Stepped:
-        if not self._playing:
-            raise _Refusal("no episode is under way; reset first")
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return wire.Stepped(
-            _text(observation),
-            float(reward),
-            bool(terminated),
-            bool(truncated),
-            wire.tidy_info(info),
-        )
 
     def failure(self, error: BaseException) -> wire.Failed:
         kind: wire.FaultKind = "env_error"
