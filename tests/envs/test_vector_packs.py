@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 from rock_gym import SandboxPool
-from rock_gym.envs import SandboxVectorEnv
-from rock_gym.errors import EnvUnavailable, SpecError
+from rock_gym.envs import EnvClosed, SandboxVectorEnv
+from rock_gym.errors import EnvError, EnvUnavailable, SpecError
 from rock_gym.gem.worker import with_guest
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import members, wait_gone
@@ -133,7 +134,7 @@ class TestFaults:
     def test_a_hang_is_told_from_those_it_holds_up(
         self, vector: Callable[..., SandboxVectorEnv], mode: AutoresetMode
     ) -> None:
-        envs = begun(vector(autoreset_mode=mode, step_timeout=1.0))
+        envs = begun(vector(autoreset_mode=mode, step_timeout=0.5))
         batch = envs.step(actions(_0="hang"))
         check_faults(envs, batch, {0: "step_timeout", 1: "env_error", 2: "env_error"})
 
@@ -231,6 +232,66 @@ def test_closing_ends_the_processes(vector: Callable[..., SandboxVectorEnv]) -> 
     envs.send(["hang"] * NUMBER)
     envs.close()
     assert not wait_gone(pids)
+
+
+def forget(held: list[SandboxVectorEnv]) -> None:
+    held.clear()
+    gc.collect()
+
+
+def test_a_vector_that_is_forgotten_ends_its_processes(pool: SandboxPool, modules: Path) -> None:
+    envs = begun(
+        SandboxVectorEnv(
+            gem_id="my:Obedient-v0",
+            num_envs=NUMBER,
+            imports=["obedient"],
+            python_path=[modules],
+            pool=pool,
+            envs_per_sandbox=64,
+            envs_per_process=TOGETHER,
+        )
+    )
+    pids = {pid_of(envs, number) for number in range(NUMBER)}
+    held = [envs]
+    del envs
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        forget(held)
+    assert not wait_gone(pids)
+
+
+def test_a_forked_child_does_it_no_harm(vector: Callable[..., SandboxVectorEnv]) -> None:
+    envs = begun(vector())
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            with pytest.raises(EnvClosed):
+                envs.step(actions())
+            envs.close()
+            gc.collect()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    obs, *_, infos = envs.step(actions())
+    assert "fault" not in infos
+    assert all(text.startswith("turn 2") for text in obs)
+
+
+def test_faults_can_be_raised(vector: Callable[..., SandboxVectorEnv]) -> None:
+    envs = begun(vector(on_fault="raise"))
+    with pytest.raises(EnvError, match="as told"):
+        envs.step(actions(_1="raise"))
+    assert envs.recv()[-1]["env_id"].tolist() == [0, 2, 3, 4]
+    obs, *_ = envs.step(actions())
+    assert obs[1].startswith("hello")
+
+
+def test_groups_may_spread_over_processes(vector: Callable[..., SandboxVectorEnv]) -> None:
+    envs = vector(num_envs=6, group_size=2, envs_per_process=3)
+    for seed in (5, None):
+        obs, _ = envs.reset(seed=seed)
+        assert obs[0] == obs[1] != obs[2] == obs[3] != obs[4] == obs[5]
 
 
 def test_inner_environments_are_not_for_stepping(vector: Callable[..., SandboxVectorEnv]) -> None:
