@@ -13,6 +13,7 @@ import dataclasses
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from rock_gym.backends.base import Container, LimitHits
@@ -143,9 +144,10 @@ class Life:
 
     # Limits
 
-    def find_cause(self, before: LimitHits) -> str | None:
-        """Return the limit that was run into since ``before``, if there is one, and note it."""
+    def find_cause(self, noted: Callable[[], LimitHits]) -> str | None:
+        """Return the limit that was run into since that was noted, if any, and note it."""
         now = self.container.limit_hits()
+        before = noted()
         reached = self.container.limits_reached()
         self.note_hits(now)
         if now.oom > before.oom:
@@ -186,7 +188,7 @@ class Use:
 
     def __enter__(self) -> Use:
         self._run = self._life.begin_use()
-        self._before = self._life.container.limit_hits()
+        self._noted = self._life.container.note_limits()
         return self
 
     def __exit__(
@@ -202,7 +204,7 @@ class Use:
         if isinstance(error, FileError):
             error.cause = _FILE_CAUSES.get(error.reason)
         elif isinstance(error, (CommandTimeout, SandboxLost)):
-            error.cause = self._life.find_cause(self._before)
+            error.cause = self._life.find_cause(self._noted)
         if isinstance(error, SandboxLost):
             self._lose(error)
 
@@ -221,5 +223,5 @@ class Use:
         """Give a result that is a failure the limit that was run into meanwhile."""
         if result.exit_code == 0:
             return result
-        cause = self._life.find_cause(self._before)
+        cause = self._life.find_cause(self._noted)
         return dataclasses.replace(result, cause=cause) if cause else result

@@ -64,7 +64,12 @@ class Sandbox(Commands, Files):
         self.id = container.id
         self.spec = spec
         self.backend = backend.name
-        self.capabilities = replace(backend.capabilities, sockets=container.takes_sockets)
+        can = backend.capabilities
+        self.capabilities = replace(
+            can,
+            sockets=container.takes_sockets,
+            disk=can.disk if container.limits_disk else "none",
+        )
         self._container = container
         self._lock = threading.Lock()
         self._restarting = threading.Lock()

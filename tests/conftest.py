@@ -33,6 +33,7 @@ BACKENDS = ("bubblewrap", "docker")
 # library starts for multiprocessing.
 RESIDENT_PROCESSES = (
     "launcher",
+    "docker/keeper.py",
     "rock-gym-forker",
     "multiprocessing.resource_tracker",
     "multiprocessing.forkserver",

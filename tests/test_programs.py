@@ -24,7 +24,8 @@ each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: pat
 @each_program
 def test_programs_are_of_this_source(program: Path) -> None:
     """Whoever changes the source runs `make agent`."""
-    digest = hashlib.sha256((program / f"{program.name}.c").read_bytes()).hexdigest()
+    source = b"".join(path.read_bytes() for path in sorted(program.glob("*.c")))
+    digest = hashlib.sha256(source).hexdigest()
     assert (program / "SOURCE").read_text().strip() == digest
 
 

@@ -7,7 +7,7 @@ and is the same on every backend. Backends know containers and nothing of GEM.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Literal, Protocol
 
@@ -384,6 +384,10 @@ class Container(Protocol):
         """Whether ``open(channel=...)`` works, which may be asked for one container alone."""
 
     @property
+    def limits_disk(self) -> bool:
+        """Whether what it may write is limited, which may be asked for one container alone."""
+
+    @property
     def environ(self) -> Mapping[str, str]:
         """What a process gets for its environment unless it is given more."""
 
@@ -490,8 +494,17 @@ class Container(Protocol):
             SandboxClosed: If the container was killed by us.
         """
 
+    def note_limits(self) -> Callable[[], LimitHits]:
+        """Note how often it has run into limits before what is asked of it next.
+
+        Cheap: done before every command. Never raises.
+
+        Returns:
+            What tells the numbers, to be called after ``limit_hits`` if at all.
+        """
+
     def limit_hits(self) -> LimitHits:
-        """Tell how often it has run into limits. Cheap: asked before and after commands.
+        """Tell how often it has run into limits. Asked when something has failed.
 
         Without limits that the kernel counts for, the numbers stay 0. Never raises.
         """

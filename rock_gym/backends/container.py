@@ -47,6 +47,7 @@ class BubblewrapContainer:
     """A running sandbox. See ``Container``."""
 
     takes_sockets = True
+    limits_disk = True
 
     def __init__(
         self,
@@ -285,6 +286,11 @@ class BubblewrapContainer:
                 raise SandboxClosed("the sandbox was stopped", sandbox_id=self.id)
             raise self._lost()
         return found
+
+    def note_limits(self) -> Callable[[], LimitHits]:
+        """Note how often it ran into limits; see ``Container.note_limits``."""
+        hits = self._figures.limit_hits()
+        return lambda: hits
 
     def limit_hits(self) -> LimitHits:
         """Tell how often it ran into limits; see ``Container.limit_hits``."""

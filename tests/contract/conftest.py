@@ -12,19 +12,10 @@ from tests.contract import images, rooms
 
 HERE = Path(__file__).parent
 
-# What the Docker backend has still to learn.
-NOT_YET = {
-    "test_transfer": "folders cannot be copied yet",
-    "test_limits": "hits of limits are not counted yet",
-    "test_statistics": "memory of limited ones is not told as it is elsewhere yet",
-    "test_restart": "the first process stays after a stop, and takes the files along if it dies",
-}
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give the tests below this directory a shorter limit than the rest."""
     for item in items:
-        _skip_what_is_missing(item)
         if HERE in item.path.parents and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(60))
 
@@ -63,14 +54,3 @@ def base(backend: str, data: Path) -> Iterator[str]:
     images.make_base(backend, images.BASE)
     yield images.BASE
     images.remove(backend, images.BASE)
-
-
-def _skip_what_is_missing(item: pytest.Item) -> None:
-    missing = NOT_YET.get(item.path.stem) if HERE in item.path.parents else None
-    parameters = (
-        item.callspec.params
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-        else {}
-    )
-    if missing and parameters.get("backend") == "docker":
-        item.add_marker(pytest.mark.skip(reason=f"containers: {missing}"))

@@ -126,7 +126,7 @@ def test_files_do_not_push_processes_out(start: Any) -> None:
 
 
 def test_a_disk_limit_that_leaves_no_memory(backend: str, start: Any) -> None:
-    if start().capabilities.disk != "tmpfs":
+    if start(disk="16m").capabilities.disk != "tmpfs":
         pytest.skip("files are not memory on this backend")
     with pytest.raises(SpecError, match="disk"):
         start(memory="64m", disk="64m")

@@ -19,6 +19,7 @@ import rock_gym
 from rock_gym import Sandbox, SandboxPool
 from rock_gym.backends.docker import backend as docker_backend
 from rock_gym.backends.docker.engine import _explain
+from rock_gym.backends.docker.owner import owner_label
 from rock_gym.errors import (
     CommandTimeout,
     ImageNotFound,
@@ -46,6 +47,20 @@ class TestSmallImages:
         with within(5), pytest.raises(CommandTimeout):
             session.run("sleep 1000 & sleep 1000", timeout=0.3)
         assert session.run("echo $x").output == "5\n"
+
+    @pytest.mark.parametrize("profile", ["default", "strict"])
+    def test_folders_need_no_program_of_the_image(
+        self, start: Any, busybox: str, tmp_path: Path, profile: str
+    ) -> None:
+        """Nor any right that the profile takes away."""
+        (tmp_path / "in" / "inner").mkdir(parents=True)
+        (tmp_path / "in" / "inner" / "f").write_text("content")
+        (tmp_path / "in" / "link").symlink_to("inner/f")
+        sandbox = start(busybox, profile=profile)
+        up = sandbox.upload(tmp_path / "in", "t")
+        assert sandbox.execute("cat t/link").stdout == "content"
+        assert sandbox.download("t", tmp_path / "out") == up
+        assert (tmp_path / "out" / "link").read_text() == "content"
 
     def test_it_survives_a_kill_of_everything(self, start: Any, busybox: str) -> None:
         sandbox = start(busybox)
@@ -214,9 +229,9 @@ sys.stdin.readline()
 
     def test_what_never_started_is_swept(self, engine: Any) -> None:
         """By the next process that uses the engine, if its owner is dead."""
-        dead = docker_backend.owner_label().replace(f'"pid": {os.getpid()}', '"pid": 4000000')
+        dead = owner_label().replace(f'"pid": {os.getpid()}', '"pid": 4000000')
         config = {"Image": "python:3.11", "Cmd": ["true"]}
-        for owner in (dead, docker_backend.owner_label(), "nonsense"):
+        for owner in (dead, owner_label(), "nonsense"):
             engine.api.create_container_from_config(
                 {**config, "Labels": {"rock-gym.owner": owner, "rock-gym.test": "sweep"}}
             )
@@ -226,7 +241,7 @@ sys.stdin.readline()
         for container in left:
             engine.remove(container["Id"])
         assert sorted(item["Labels"]["rock-gym.owner"] for item in left) == sorted(
-            (docker_backend.owner_label(), "nonsense")
+            (owner_label(), "nonsense")
         )
 
 
@@ -247,6 +262,14 @@ class TestFigures:
         sandbox.stop()
         with pytest.raises(rock_gym.errors.RockGymError):
             sandbox._container.statistics()
+
+    def test_limits_of_strict_ones_are_told_too(self, start: Any) -> None:
+        """Nothing inside sees the control groups, so they are looked at from outside."""
+        sandbox = start(memory="64m", profile="strict")
+        hog = ["python3", "-I", "-S", "-c", "bytearray(200 << 20)"]
+        assert sandbox.execute("exit 3").cause is None
+        assert sandbox.execute(hog).cause == "oom"
+        assert sandbox.execute("exit 3").cause is None
 
 
 class TestNetworks:

@@ -152,6 +152,10 @@ def test_an_engine_that_stops_in_a_command(
 
 
 def test_a_pool_recovers(private: PrivateEngine, backend: DockerBackend) -> None:
+    def there() -> set[str]:
+        return {found["Id"] for found in backend.engine.list("rock-gym.owner")}
+
+    before = there()
     with SandboxPool("small:1", backend=backend, min_idle=1, max_size=3) as pool:
         with pool.acquire(timeout=30) as sandbox:
             assert sandbox.execute("echo before").stdout == "before\n"
@@ -170,6 +174,8 @@ def test_a_pool_recovers(private: PrivateEngine, backend: DockerBackend) -> None
                 return False
 
         assert eventually(works, 60)
+    # Also what could not be removed while the engine was gone.
+    assert there() <= before
 
 
 def test_an_engine_that_is_frozen(private: PrivateEngine, backend: DockerBackend) -> None:

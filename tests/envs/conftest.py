@@ -7,17 +7,6 @@ import pytest
 from rock_gym.envs import gem_env
 from tests.envs.fakes import Leases
 
-# What has still to be shown on the Docker backend: both kill by process ids of this machine.
-NOT_YET = ("test_vector_faults", "test_vector_packs", "test_vector_sandboxes")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with its reason, what containers have still to show."""
-    for item in items:
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if item.path.stem in NOT_YET and parameters.get("backend") == "docker":
-            item.add_marker(pytest.mark.skip(reason="containers: not shown for vectors yet"))
-
 
 @pytest.fixture
 def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:

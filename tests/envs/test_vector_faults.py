@@ -20,10 +20,19 @@ from rock_gym.gem.worker import with_guest
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import eventually, members, wait_gone
 from tests.envs.vector_games import OBEDIENT
+from tests.gem import local
 
 MODES = list(AutoresetMode)
 NUMBER = 3
 FAULTY = 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_game_needs_gem() -> Iterator[None]:
+    """A second of every start would go into importing it."""
+    with pytest.MonkeyPatch.context() as patch:
+        local.have_stubs(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +45,14 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def spec_for(modules: Path, **limits: Any) -> SandboxSpec:
-    return with_guest(SandboxSpec.of(read_only=(str(modules),), **limits))
+def spec_for(backend: str, modules: Path, **limits: Any) -> SandboxSpec:
+    shown = (str(modules), local.STUB)
+    return with_guest(SandboxSpec.of(read_only=shown, **limits), backend=backend)
 
 
 @pytest.fixture(scope="module")
 def pool(backend: str, modules: Path) -> Iterator[SandboxPool]:
-    with SandboxPool.from_spec(spec_for(modules), backend=backend) as pool:
+    with SandboxPool.from_spec(spec_for(backend, modules), backend=backend) as pool:
         yield pool
 
 
@@ -71,9 +81,7 @@ def vector(pool: SandboxPool, modules: Path) -> Iterator[Callable[..., SandboxVe
 
 def pid_of(envs: SandboxVectorEnv, number: int = FAULTY) -> int:
     player: Any = envs._players[number]
-    pid = player._worker.pid
-    assert isinstance(pid, int)
-    return pid
+    return local.pid_of(player._worker)
 
 
 def guest_pid(envs: SandboxVectorEnv, number: int = FAULTY) -> int:
@@ -218,7 +226,7 @@ class TestOthers:
         assert [a == b for a, b in zip(after, sandboxes, strict=True)] == [not x for x in lost]
 
     def test_a_full_disk(self, backend: str, modules: Path) -> None:
-        pool = SandboxPool.from_spec(spec_for(modules, disk="64m"), backend=backend)
+        pool = SandboxPool.from_spec(spec_for(backend, modules, disk="64m"), backend=backend)
         with pool:
             envs = SandboxVectorEnv(
                 gem_id="my:Obedient-v0",
@@ -251,8 +259,9 @@ class TestOthers:
         assert [text.startswith("hello") for text in obs] == [False, True, False]
 
     def test_the_pool_is_exhausted(self, backend: str, modules: Path) -> None:
-        pool = SandboxPool.from_spec(spec_for(modules), backend=backend, max_size=2)
-        with pool:
+        spec = spec_for(backend, modules)
+        with SandboxPool.from_spec(spec, backend=backend, min_idle=2, max_size=2) as pool:
+            assert eventually(lambda: pool.statistics().idle == 2, 30)
             envs = SandboxVectorEnv(
                 gem_id="my:Obedient-v0",
                 num_envs=NUMBER,
@@ -260,7 +269,7 @@ class TestOthers:
                 python_path=[modules],
                 pool=pool,
                 envs_per_sandbox=1,
-                reset_timeout=8.0,
+                reset_timeout=3.0,
             )
             _, infos = envs.reset(seed=1)
             without = infos["_fault"].tolist()
@@ -274,7 +283,7 @@ class TestOthers:
             envs.close()
 
     def test_nobody_gets_a_sandbox(self, backend: str, modules: Path) -> None:
-        with SandboxPool.from_spec(spec_for(modules), backend=backend, max_size=1) as pool:
+        with SandboxPool.from_spec(spec_for(backend, modules), backend=backend, max_size=1) as pool:
             held = pool.acquire()
             envs = SandboxVectorEnv(
                 gem_id="my:Obedient-v0",

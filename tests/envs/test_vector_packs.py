@@ -20,6 +20,7 @@ from rock_gym.gem.worker import with_guest
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import members, wait_gone
 from tests.envs.vector_games import OBEDIENT
+from tests.gem import local
 
 # Three in the first process and two in the second.
 NUMBER, TOGETHER = 5, 3
@@ -38,7 +39,7 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pool(backend: str, modules: Path) -> Iterator[SandboxPool]:
-    spec = with_guest(SandboxSpec.of(read_only=(str(modules),)))
+    spec = with_guest(SandboxSpec.of(read_only=(str(modules),)), backend=backend)
     with SandboxPool.from_spec(spec, backend=backend) as pool:
         yield pool
 
@@ -67,9 +68,7 @@ def vector(pool: SandboxPool, modules: Path) -> Iterator[Callable[..., SandboxVe
 
 def pid_of(envs: SandboxVectorEnv, number: int) -> int:
     player: Any = envs._players[number]
-    pid = player._worker.pid
-    assert isinstance(pid, int)
-    return pid
+    return local.pid_of(player._worker)
 
 
 def kill(pids: set[int]) -> None:

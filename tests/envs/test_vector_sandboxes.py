@@ -26,6 +26,7 @@ from rock_gym.spec import SandboxSpec
 from tests.contract.support import eventually
 from tests.envs.vector_games import OBEDIENT
 from tests.envs.vector_play import Events, Play, Policy, mines, play_alone, tiles
+from tests.gem.local import pid_of
 
 GUESS = "game:GuessTheNumber-v0-hard"
 GAMES: dict[str, tuple[str, Policy]] = {
@@ -56,7 +57,7 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pool(backend: str, modules: Path) -> Iterator[SandboxPool]:
-    spec = with_guest(SandboxSpec.of(read_only=(str(modules),)))
+    spec = with_guest(SandboxSpec.of(read_only=(str(modules),)), backend=backend)
     with SandboxPool.from_spec(spec, backend=backend) as pool:
         yield pool
 
@@ -133,7 +134,8 @@ class TestTrajectories:
         faults = []
         while min(play.taken[i] for i in everybody if i != killed) < TURNS:
             if play.taken[0] in (3, 9):
-                os.kill(envs._players[killed]._worker.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+                player: Any = envs._players[killed]
+                os.kill(pid_of(player._worker), signal.SIGKILL)
             batch = envs.step(play.actions(everybody))
             faults.append(batch[-1].get("fault", np.full(NUMBER, None)).tolist())
             play.note(batch, everybody)
@@ -306,7 +308,7 @@ class TestAhead:
         spare = player._speculation._spare
         while spare.pid is None:
             spare.try_receive()
-        os.kill(spare.pid, signal.SIGKILL)
+        os.kill(pid_of(spare), signal.SIGKILL)
         obs, infos = envs.reset()
         assert "fault" not in infos
         assert obs == plain.reset()[0]

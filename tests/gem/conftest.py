@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import Any
 
 import pytest
 
-from rock_gym.gem.image import image_python
-from rock_gym.gem.interpreter import find_guest_python
 from rock_gym.gem.worker import EnvConfig, EnvWorker, lease_worker, with_guest
 from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
 from tests.conftest import BACKENDS, required, why_unusable
+from tests.gem.local import STUB, have_stubs
 
-STUB = str(Path(__file__).with_name("stub"))
 USER_ENVS = str(Path(__file__).with_name("user_envs"))
 
 
@@ -50,12 +47,7 @@ def shared_pool(kind: str) -> Iterator[Any]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guests that come up at once, with a stub in the place of GEM."""
-    python = find_guest_python()
-    stubbed = dataclasses.replace(python, site_dirs=(STUB, *python.site_dirs), cache=None)
-    monkeypatch.setattr("rock_gym.gem.worker.find_guest_python", lambda executable: stubbed)
-    python = image_python()
-    in_image = dataclasses.replace(python, site_dirs=(STUB, *python.site_dirs), cache=None)
-    monkeypatch.setattr("rock_gym.gem.worker.image_python", lambda executable: in_image)
+    have_stubs(monkeypatch)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import select
@@ -17,14 +18,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rock_gym.backends.base import STDERR, STDOUT, Capabilities
 from rock_gym.errors import PoolClosed
+from rock_gym.gem.image import image_python
+from rock_gym.gem.interpreter import find_guest_python
 from tests.contract.support import members
+
+STUB = str(Path(__file__).with_name("stub"))
 
 _MOVE = (
     "import os, sys; fd = int(sys.argv[1]); os.dup2(fd, 3); fd == 3 or os.close(fd); "
     "os.execvpe(sys.argv[2], sys.argv[2:], os.environ)"
 )
+
+
+def have_stubs(patch: pytest.MonkeyPatch) -> None:
+    """Have guests come up at once, with a stub in the place of GEM; sandboxes must show STUB."""
+    found = find_guest_python()
+    here = dataclasses.replace(found, site_dirs=(STUB, *found.site_dirs), cache=None)
+    patch.setattr("rock_gym.gem.worker.find_guest_python", lambda executable: here)
+    found = image_python()
+    in_image = dataclasses.replace(found, site_dirs=(STUB, *found.site_dirs), cache=None)
+    patch.setattr("rock_gym.gem.worker.image_python", lambda executable: in_image)
 
 
 class LocalProcess:

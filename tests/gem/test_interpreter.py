@@ -20,8 +20,7 @@ from rock_gym.gem.interpreter import find_guest_python, guest_environment, insta
 from rock_gym.gem.worker import EnvConfig, lease_worker, with_guest
 from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
-from tests.gem.conftest import STUB
-from tests.gem.local import LocalPool
+from tests.gem.local import STUB, LocalPool
 
 GAME = "game:GuessTheNumber-v0-easy"
 

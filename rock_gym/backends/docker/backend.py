@@ -4,39 +4,26 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import functools
 import hashlib
 import json
-import os
-import secrets
 import threading
 import time
 import weakref
 from dataclasses import replace
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from rock_gym.backends.base import Capabilities, Container
-from rock_gym.backends.docker import protocol, settings, side
-from rock_gym.backends.docker.container import DockerContainer, Made
+from rock_gym.backends.docker import settings, side
+from rock_gym.backends.docker.boot import Boot, Made
+from rock_gym.backends.docker.container import LEASE_S, DockerContainer
 from rock_gym.backends.docker.engine import Engine
 from rock_gym.backends.docker.images import Images
 from rock_gym.backends.docker.link import Link
-from rock_gym.backends.seccomp import filter_program
-from rock_gym.errors import (
-    BackendUnavailable,
-    SandboxClosed,
-    SandboxLost,
-    SpecError,
-    StartFailed,
-)
+from rock_gym.backends.docker.owner import Keeper, is_dead, owner_label
+from rock_gym.errors import SandboxLost, SpecError, StartFailed
 from rock_gym.spec import SandboxSpec
 
 _NETWORKS = ("none", "bridge", "internal")
-# How long a lease runs on that nobody renews.
-LEASE_S = 900.0
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class DockerBackend:
@@ -54,6 +41,8 @@ class DockerBackend:
         self._engine: Engine | None = None
         self._images: Images | None = None
         self._quota: bool | None = None
+        self._keeper: Keeper | None = None
+        self._leftovers: builtins.list[str] = []
         self._containers: weakref.WeakSet[DockerContainer] = weakref.WeakSet()
 
     @property
@@ -100,6 +89,7 @@ class DockerBackend:
         if spec.network not in _NETWORKS:
             raise SpecError(f"network must be one of {_NETWORKS}, not {spec.network!r}")
         side.check(spec)
+        settings.check_sizes(spec, self._has_quota())
         self.images.check(spec)
 
     def start(self, spec: SandboxSpec, sandbox_id: str, timeout_s: float = 60.0) -> Container:
@@ -107,54 +97,70 @@ class DockerBackend:
         self.check(spec)
         deadline = time.monotonic() + timeout_s
         engine = self.engine
+        self._clean_up(engine, keep=spec.lifetime == "owner")
         image = self.images.supply(spec)
-        machine = _machine_of(image)
-        setup = secrets.token_bytes(protocol.RESET_MARK_BYTES) + filter_program(machine)
-        agent = agent_program(machine)
         quota = self._has_quota()
         if spec.network == "internal":
             engine.ensure_internal_network(settings.INTERNAL_NETWORK)
         with side.Door() if spec.run_dir else contextlib.nullcontext() as door:
+            directory = door.directory if door is not None else None
+            boot = Boot.of(sandbox_id, image, directory=directory)
             config = settings.container_config(
                 spec,
                 sandbox_id,
                 image,
-                agent_bytes=len(agent),
-                labels=_labels(spec, sandbox_id, setup[: protocol.RESET_MARK_BYTES]),
+                agent_bytes=len(boot.agent),
+                labels=_labels(spec, sandbox_id, boot.mark),
                 quota=quota,
-                door=door.directory if door is not None else None,
+                door=directory,
             )
-            container = engine.create(sandbox_id, config)
-            link: Link | None = None
             try:
-                link = Link(*engine.attach(container), sandbox_id)
-                engine.start(container)
-                self._hand_over(link, agent, setup, deadline)
-                if door is not None:
-                    self._meet(door, link, container, deadline)
+                container = engine.create(sandbox_id, config)
+                link = boot.bring_up(engine, container, deadline, door)
             except BaseException:
-                if link is not None:
-                    link.close()
-                engine.remove(container)
-                if link is not None:
-                    link.free()
+                # By its name: whether it was made is not sure if the engine did not answer.
+                if engine.remove(sandbox_id) is not None:
+                    self._leftovers.append(sandbox_id)
                 raise
-        made = Made(
-            container,
-            sandbox_id,
-            settings.workdir_of(spec, image, quota),
-            image["Config"],
-            settings.is_closed(spec, quota),
-            config["HostConfig"]["Memory"] or None,
-            spec.resources.disk_bytes,
-            spec.lifetime == "lease",
-            setup[: protocol.RESET_MARK_BYTES],
-        )
-        started = DockerContainer(engine, self.images, made, link, dict(spec.env))
+        made = self._made(spec, container, boot, image, config["HostConfig"]["Memory"])
+        started = DockerContainer(engine, self.images, made, link, dict(spec.env), self._leftovers)
         self._containers.add(started)
         if made.leased:
             started.renew(LEASE_S)
         return started
+
+    def _made(
+        self, spec: SandboxSpec, container: str, boot: Boot, image: dict[str, Any], memory: int
+    ) -> Made:
+        quota = self._has_quota()
+        return Made(
+            container=container,
+            boot=boot,
+            workdir=settings.workdir_of(spec, image, quota),
+            image_config=image["Config"],
+            bounded=settings.bounded_places(spec, image, quota),
+            quota=quota and spec.resources.disk_bytes is not None,
+            hides_groups=spec.profile == "strict",
+            memory_bytes=memory or None,
+            disk_bytes=spec.resources.disk_bytes,
+            leased=spec.lifetime == "lease",
+        )
+
+    def _clean_up(self, engine: Engine, *, keep: bool) -> None:
+        """Remove what could not be removed before, and have somebody do so after our own end."""
+        self._remove_leftovers(engine)
+        with self._lock:
+            if keep and (self._keeper is None or not self._keeper.is_there()):
+                self._keeper = Keeper(engine.url)
+
+    def _remove_leftovers(self, engine: Engine) -> None:
+        with self._lock:
+            leftovers = self._leftovers[:]
+            self._leftovers.clear()
+        for number, left in enumerate(leftovers):
+            if engine.remove(left) is not None:
+                self._leftovers += leftovers[number:]
+                return
 
     def leases(self) -> builtins.list[str]:
         """Return the ids of sandboxes that can be adopted."""
@@ -192,19 +198,9 @@ class DockerBackend:
             link.close()
             link.free()
             raise
-        quota = self._has_quota()
-        made = Made(
-            told["Id"],
-            sandbox_id,
-            settings.workdir_of(spec, image, quota),
-            image["Config"],
-            settings.is_closed(spec, quota),
-            told["HostConfig"]["Memory"] or None,
-            spec.resources.disk_bytes,
-            leased=True,
-            mark=mark,
-        )
-        adopted = DockerContainer(engine, self.images, made, link, {})
+        boot = Boot.of(sandbox_id, image, mark=mark)
+        made = self._made(spec, told["Id"], boot, image, told["HostConfig"]["Memory"])
+        adopted = DockerContainer(engine, self.images, made, link, {}, self._leftovers)
         self._containers.add(adopted)
         return spec, adopted
 
@@ -239,30 +235,6 @@ class DockerBackend:
                 removed.append(found["Names"][0].lstrip("/"))
         return removed
 
-    def _meet(self, door: side.Door, link: Link, container: str, deadline: float) -> None:
-        """Have the first process come to the door, before anything else runs inside."""
-        link.send(door.order())
-        told = self.engine.inspect(container)
-        pid = told["State"]["Pid"] if told is not None else 0
-        link.move_to(door.accept(pid, deadline - time.monotonic()))
-
-    def _hand_over(self, link: Link, agent: bytes, setup: bytes, deadline: float) -> None:
-        """Give the container its first process, and wait until that answers."""
-        with contextlib.suppress(SandboxLost, SandboxClosed):  # the greeting then does not come
-            link.send(agent)
-        greeting = link.await_greeting(deadline - time.monotonic())
-        if greeting is None:
-            text = link.error_text.decode("utf-8", "replace").strip()
-            why = "it ended at once" if link.dead else "it did not come up in time"
-            raise StartFailed(
-                f"the sandbox did not start: {text or why}; its image needs /bin/sh, head and "
-                "chmod",
-                output=text,
-            )
-        if protocol.WORD.unpack_from(greeting)[0] != protocol.VERSION:
-            raise StartFailed("the sandbox's first process is of another version of rock_gym")
-        link.send(protocol.frame(0, protocol.SETUP, setup))
-
     def _has_quota(self) -> bool:
         """Whether the storage driver holds a limit on the size of a container's root."""
         if self._quota is None:
@@ -286,8 +258,12 @@ class DockerBackend:
                 container.kill()
         with self._lock:
             engine, self._engine, self._images = self._engine, None, None
+            keeper, self._keeper = self._keeper, None
         if engine is not None:
+            self._remove_leftovers(engine)
             engine.close()
+        if keeper is not None:
+            keeper.close()
 
 
 def _labels(spec: SandboxSpec, sandbox_id: str, mark: bytes) -> dict[str, str]:
@@ -300,52 +276,3 @@ def _labels(spec: SandboxSpec, sandbox_id: str, mark: bytes) -> dict[str, str]:
     if spec.lifetime == "lease":
         labels |= {settings.LABEL_LEASE: "1", settings.LABEL_MARK: mark.hex()}
     return labels
-
-
-def _machine_of(image: dict[str, Any]) -> str:
-    architecture = image.get("Architecture") or "amd64"
-    if architecture not in _MACHINES:
-        raise BackendUnavailable(
-            f"there is no first process for images of {architecture} yet; "
-            f"use an image for {' or '.join(_MACHINES)}"
-        )
-    return _MACHINES[architecture]
-
-
-@functools.cache
-def agent_program(machine: str) -> bytes:
-    """Return the first process's program for a machine."""
-    return resources.files(__package__).joinpath("agent", f"agent.{machine}").read_bytes()
-
-
-# Owners
-
-
-def _start_time(pid: int | str) -> str:
-    # The name stands in parentheses and may hold anything.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-
-
-def owner_label() -> str:
-    """Say which process we are, so that another can tell whether we still live."""
-    where = {
-        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "namespace": os.readlink("/proc/self/ns/pid"),
-        "pid": os.getpid(),
-        "start": _start_time("self"),
-    }
-    return json.dumps(where)
-
-
-def is_dead(owner: str) -> bool:
-    """Whether an owner has certainly ended. Of other machines and containers nothing is known."""
-    try:
-        theirs, ours = json.loads(owner), json.loads(owner_label())
-    except ValueError:
-        return False
-    if (theirs.get("boot"), theirs.get("namespace")) != (ours["boot"], ours["namespace"]):
-        return False
-    try:
-        return bool(_start_time(theirs["pid"]) != theirs["start"])
-    except OSError:
-        return True

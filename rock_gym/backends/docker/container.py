@@ -8,9 +8,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, Any, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, TypeVar, cast
 
 from rock_gym.backends.base import (
     CommittedImage,
@@ -20,15 +19,20 @@ from rock_gym.backends.base import (
     TreeReader,
     TreeWriter,
 )
-from rock_gym.backends.docker import protocol
+from rock_gym.backends.docker import protocol, side
+from rock_gym.backends.docker.boot import Made, read_greeting
 from rock_gym.backends.docker.engine import Engine
-from rock_gym.backends.docker.files import AgentFile, AgentWriter, space_of
+from rock_gym.backends.docker.figures import Figures
+from rock_gym.backends.docker.files import AgentFile, AgentWriter
+from rock_gym.backends.docker.groups import Groups
 from rock_gym.backends.docker.images import Images
+from rock_gym.backends.docker.limits import Counts, is_full
 from rock_gym.backends.docker.line import CREDIT, AgentLine
 from rock_gym.backends.docker.link import Link
 from rock_gym.backends.docker.process import AgentProcess
 from rock_gym.backends.docker.settings import RUN_DIR
 from rock_gym.backends.docker.terminal import AgentTerminal
+from rock_gym.backends.docker.trees import AgentTreeReader, AgentTreeWriter
 from rock_gym.errors import (
     BackendUnavailable,
     FileError,
@@ -40,40 +44,12 @@ from rock_gym.errors import (
 
 _log = logging.getLogger("rock_gym")
 
-_GREETING_WORDS = 16
-_SHELLS = ("/bin/sh", "/bin/bash", "/usr/bin/bash")
-# What the shell that makes way for the agent adds.
-_NOT_OURS = ("PWD", "OLDPWD", "SHLVL", "_")
 _WHY_S = 2.0
-_STOP_S = 1.5
+_STOP_S = 1.0
+# How long a lease runs on that nobody renews.
+LEASE_S = 900.0
+
 _Started = TypeVar("_Started", bound=AgentProcess)
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What a container was made as.
-
-    Attributes:
-        container: The engine's id of it.
-        sandbox_id: Ours.
-        workdir: Where work is done.
-        image_config: The configuration of its image.
-        in_memory: Whether its files are in memory alone, as its root is read-only.
-        memory_bytes: Its limit, if it has one.
-        disk_bytes: Its limit, if it has one.
-        leased: Whether it is a lease, and does not end with its owner.
-        mark: What its first process says when it starts over.
-    """
-
-    container: str
-    sandbox_id: str
-    workdir: str
-    image_config: dict[str, Any]
-    in_memory: bool
-    memory_bytes: int | None
-    disk_bytes: int | None
-    leased: bool
-    mark: bytes
 
 
 class DockerContainer:
@@ -85,6 +61,7 @@ class DockerContainer:
         made: What it was made as.
         link: The stream to its first process, which has greeted.
         env: Variables that its processes get beyond the image's.
+        leftovers: Gets its engine's id if it could not be removed.
     """
 
     run_dir = RUN_DIR
@@ -97,25 +74,44 @@ class DockerContainer:
         made: Made,
         link: Link,
         env: Mapping[str, str],
+        leftovers: list[str],
     ) -> None:
         assert link.greeting is not None
-        self.id = made.sandbox_id
+        self.id = made.boot.sandbox_id
         self.container = made.container
         self.workdir = made.workdir
-        self.shell, environ = _read_greeting(link.greeting)
+        self.shell, environ = read_greeting(link.greeting)
         self.environ: Mapping[str, str] = {**environ, **env}
         self._made = made
+        self._leftovers = leftovers
         self.takes_sockets = link.takes_sockets
+        self.limits_disk = bool(made.bounded) or made.quota
         self.is_leased = made.leased
         self._images = images
         self._engine = engine
-        self._link = link
-        self._started_s = time.time()
         self._lock = threading.Lock()
+        self._changing = threading.Lock()
         self._owner = os.getpid()
         self._killed = False
-        self._reason: str | None = None
         self._reason_lock = threading.Lock()
+        self._begin(link)
+
+    def _begin(self, link: Link) -> None:
+        """Take note of a start."""
+        self._link = link
+        self._groups = Groups(self._engine, self.container)
+        self._counts = Counts(link, self._groups if self._made.hides_groups else None)
+        self._figures = Figures(
+            self._engine,
+            self.container,
+            link,
+            self._groups,
+            memory_limit=self._made.memory_bytes,
+            disk_limit=self._made.disk_bytes,
+            bounded=self._made.bounded,
+        )
+        self._started_s = time.time()
+        self._reason: str | None = None
         link.why_dead = self.why_ended
 
     def open(
@@ -210,12 +206,14 @@ class DockerContainer:
         return AgentWriter(self._link, path, os.path.join(self.workdir, path), mode)
 
     def read_tree(self, path: str) -> TreeReader:
-        """Not to be had yet; see ``Container.read_tree``."""
-        raise self._not_yet("folders cannot be downloaded; use read_file")
+        """Begin to read a tree; see ``Container.read_tree``."""
+        self._check_running()
+        return AgentTreeReader(self._link, path, os.path.join(self.workdir, path))
 
     def write_tree(self, path: str) -> TreeWriter:
-        """Not to be had yet; see ``Container.write_tree``."""
-        raise self._not_yet("folders cannot be uploaded; use write_file")
+        """Begin to write a tree; see ``Container.write_tree``."""
+        self._check_running()
+        return AgentTreeWriter(self._link, path, os.path.join(self.workdir, path))
 
     def open_terminal(
         self,
@@ -241,17 +239,22 @@ class DockerContainer:
             f"in containers {what}, or backend='bubblewrap'", sandbox_id=self.id
         )
 
+    def note_limits(self) -> Callable[[], LimitHits]:
+        """Note how often it has run into limits; see ``Container.note_limits``."""
+        return self._counts.note()
+
     def limit_hits(self) -> LimitHits:
-        """Not counted here; see ``Container.limit_hits``."""
-        return LimitHits()
+        """Tell how often it has run into limits; see ``Container.limit_hits``."""
+        return self._counts.now()
 
     def limits_reached(self) -> frozenset[str]:
-        """Not looked at here; see ``Container.limits_reached``."""
-        return frozenset()
+        """Tell which limits it is at; see ``Container.limits_reached``."""
+        places = self._made.bounded or (self.workdir,)
+        return frozenset({"disk"}) if is_full(self._link, places) else frozenset()
 
     def commit(self, name: str) -> CommittedImage:
         """Keep its files as an image; see ``Container.commit``."""
-        if self._made.in_memory:
+        if self._made.bounded:
             raise SpecError(
                 "the files of this sandbox are in memory alone, because of profile='strict' or "
                 "disk=: there is nothing to commit; start it without them"
@@ -261,32 +264,15 @@ class DockerContainer:
         return self._images.commit(self.container, name, self._made.image_config)
 
     def statistics(self) -> Statistics:
-        """Tell what it uses at the moment, by the engine's figures."""
-        if not self.is_alive():
+        """Tell what it uses at the moment; see ``Container.statistics``."""
+        found: Statistics | None = None
+        if self.is_alive():
+            # It may end, or be stopped, while it is looked at.
+            with contextlib.suppress(OSError):
+                found = self._figures.statistics()
+        if found is None or not self.is_alive():
             raise self._link.loss()
-        figures = self._engine.statistics(self.container)
-        memory, networks = figures.get("memory_stats", {}), figures.get("networks") or {}
-        # Files that the kernel keeps in memory only while nobody needs it are not counted.
-        idle = memory.get("stats", {})
-        unneeded = idle.get("total_inactive_file", idle.get("inactive_file", 0))
-        used = memory.get("usage")
-        return Statistics(
-            cpu_s=figures.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage", 0) / 1e9,
-            memory_bytes=None if used is None else max(0, used - unneeded),
-            memory_limit_bytes=self._made.memory_bytes,
-            disk_bytes=self._disk_bytes(),
-            disk_limit_bytes=self._made.disk_bytes,
-            processes=figures.get("pids_stats", {}).get("current"),
-            network_rx_bytes=sum(each["rx_bytes"] for each in networks.values()),
-            network_tx_bytes=sum(each["tx_bytes"] for each in networks.values()),
-        )
-
-    def _disk_bytes(self) -> int | None:
-        """Return what lies in the work directory, where that has a file system of its own."""
-        if not self._made.in_memory:
-            return None  # the engine would have to add up all files
-        total, free = space_of(self._link, self.workdir)
-        return total - free
+        return found
 
     # The end
 
@@ -309,35 +295,86 @@ class DockerContainer:
             if self._killed:
                 return
             self._killed = True
+        self._discard(self._link)
+
+    def _discard(self, link: Link) -> None:
         # Hung up first: a stream that nobody reads holds the engine up for 20 s.
-        self._link.close()
+        link.close()
         problem = self._engine.remove(self.container)
         if problem is not None:
-            _log.warning("%s may still be there: %s; see rock-gym reap", self.id, problem)
-        self._link.free()
+            _log.warning("%s may still be there: %s; it is tried again later", self.id, problem)
+            self._leftovers.append(self.container)
+        link.free()
 
     def stop(self) -> None:
-        """End all in it but its first process, and keep its files; see ``Container.stop``."""
+        """End all in it, and keep its files; see ``Container.stop``."""
         with self._lock:
-            if self._killed or self._link.stopped:
+            link = self._link
+            if self._killed or link.stopped:
                 return
-            self._link.stopped = True
-        with contextlib.suppress(SandboxLost, SandboxClosed):
-            self._link.start_over(self._made.mark, _STOP_S)
+            link.stopped = True
+        with self._changing:
+            try:
+                self._end(link)
+            except (BackendUnavailable, StartFailed) as error:
+                _log.warning("%s may still run: %s", self.id, error)
+
+    def _end(self, link: Link) -> bool:
+        """End what runs over a link, unless it has been replaced. Returns whether files are left.
+
+        Where files are in memory alone, the first process has to stay, as they would end with it.
+        """
+        if link is not self._link:
+            return True
+        if self._made.bounded and link.is_open():
+            with contextlib.suppress(SandboxLost, SandboxClosed):
+                if link.start_over(self._made.boot.mark, _STOP_S):
+                    return True
+        link.close()
+        link.free()
+        return self._engine.kill(self.container) and not self._made.bounded
 
     def restart(self, timeout_s: float = 60.0) -> None:
         """Have it take commands again; see ``Container.restart``."""
-        self.stop()
-        if self._killed:
-            raise SandboxClosed("the sandbox was deleted", sandbox_id=self.id)
-        if not self._link.is_open():
+        deadline = time.monotonic() + timeout_s
+        with self._changing:
+            with self._lock:
+                link = self._link
+                link.stopped = True
+            try:
+                self._start_again(link, deadline)
+            except (BackendUnavailable, StartFailed) as error:
+                self._check_not_killed()
+                raise StartFailed(
+                    f"the sandbox did not start again: {error.message}", sandbox_id=self.id
+                ) from error
+
+    def _start_again(self, link: Link, deadline: float) -> None:
+        self._check_not_killed()
+        if not self._end(link):
             raise SandboxLost(
                 f"the sandbox's files are gone with its container: {self.why_ended()}",
                 sandbox_id=self.id,
             )
-        if self._link.await_greeting(timeout_s) is None:
-            raise StartFailed("the sandbox did not come up again in time", sandbox_id=self.id)
-        self._link.stopped = False
+        if link.is_open():
+            self._begin(link)
+            link.stopped = False
+            return
+        boot = self._made.boot
+        with side.Door(boot.directory) if boot.directory else contextlib.nullcontext() as door:
+            started = boot.bring_up(self._engine, self.container, deadline, door)
+        with self._lock:
+            if not self._killed:
+                self._begin(started)
+        if started is not self._link:
+            self._discard(started)
+        self._check_not_killed()
+        if self._made.leased:
+            self.renew(LEASE_S)
+
+    def _check_not_killed(self) -> None:
+        if self._killed:
+            raise SandboxClosed("the sandbox was deleted", sandbox_id=self.id)
 
     # Leases
 
@@ -359,19 +396,11 @@ class DockerContainer:
             if self._killed:
                 return
             self._killed = True
+        # What was sent last is lost if the engine has not passed it on when we hang up.
+        self._counts.settle()
         self._link.close()
         self._link.free()
 
     def lost(self) -> SandboxLost | SandboxClosed:
         """Return the error for its loss."""
         return self._link.loss()
-
-
-def _read_greeting(greeting: bytes) -> tuple[str, dict[str, str]]:
-    shell = protocol.WORD.unpack_from(greeting, 12)[0]
-    environ = {}
-    for item in greeting[_GREETING_WORDS:].split(b"\0"):
-        name, sign, value = os.fsdecode(item).partition("=")
-        if sign and name not in _NOT_OURS:
-            environ[name] = value
-    return _SHELLS[shell if shell < len(_SHELLS) else 0], environ

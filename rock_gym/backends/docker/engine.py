@@ -131,6 +131,28 @@ class Engine:
         with self.translated():
             self.api.start(container)
 
+    def kill(self, container: str) -> bool:
+        """Kill a container, and wait until it has stopped. Fine if it has already.
+
+        Returns:
+            Whether it is there, and so its files.
+
+        Raises:
+            BackendUnavailable: If the engine does not answer.
+            StartFailed: If it refuses.
+        """
+        import docker.errors
+
+        try:
+            with self.translated():
+                self.api.kill(container)
+        except StartFailed as error:
+            cause = error.__cause__
+            if not isinstance(cause, docker.errors.APIError) or cause.status_code not in (404, 409):
+                raise
+            return bool(cause.status_code == 409)
+        return True
+
     def remove(self, container: str) -> str | None:
         """Kill and remove a container, whatever its state. Fine if it is gone already.
 
@@ -160,6 +182,12 @@ class Engine:
                 return None
             raise
         return found
+
+    def written_bytes(self, container: str) -> int:
+        """Return the size of what a container has written, which the engine adds up."""
+        with self.translated():
+            found = self.api.containers(all=True, size=True, filters={"id": container})
+        return int(found[0].get("SizeRw") or 0) if found else 0
 
     def list(self, label: str) -> list[dict[str, Any]]:
         """Return all containers with a label, running or not."""
@@ -263,7 +291,7 @@ class Engine:
     ) -> dict[str, dict[str, Any]]:
         """Return events of a container by name, up to the one that says that it ended."""
         filters = quote(json.dumps({"container": [container], "type": ["container"]}))
-        path = f"/v{self.api.api_version}/events?since={int(since_s)}&filters={filters}"
+        path = f"/v{self.api.api_version}/events?since={since_s:.6f}&filters={filters}"
         deadline = time.monotonic() + timeout_s
         seen: dict[str, dict[str, Any]] = {}
         text = b""

@@ -10,6 +10,7 @@ import errno
 import io
 import os
 from collections import deque
+from dataclasses import dataclass
 
 from rock_gym.backends.docker import protocol
 from rock_gym.backends.docker.link import Handle, Link
@@ -55,9 +56,11 @@ class _File(Handle):
             raise
         return self._opened[8:]
 
-    def answer(self) -> tuple[int, bytes]:
+    def answer(self, timeout_s: float = _ANSWER_S) -> tuple[int, bytes]:
         """Wait for the next answer."""
-        if not self.link.wait(self.turn, lambda: self._answers, _ANSWER_S):
+        if not self.link.wait(self.turn, lambda: self._answers, timeout_s):
+            if self.link.is_open() and not self.is_gone:
+                raise SandboxLost(f"the sandbox has not answered for {timeout_s:g} s")
             raise self.link.loss()
         with self.link.lock:
             return self._answers.popleft()
@@ -68,23 +71,33 @@ class _File(Handle):
         return FileError(f"{self.path}: {os.strerror(code)}", path=self.path, reason=reason)
 
 
-def space_of(link: Link, path: str) -> tuple[int, int]:
-    """Return the size of the file system at a path, and what of it is free, in bytes.
+@dataclass(frozen=True, slots=True)
+class Space:
+    """How large the file system at a path is, and what of it is free."""
+
+    total_bytes: int
+    free_bytes: int
+    free_blocks: int
+    free_files: int
+
+
+def space_of(link: Link, path: str, timeout_s: float = _ANSWER_S) -> Space:
+    """Ask how full the file system at a path is.
 
     Raises:
         FileError: If there is nothing of that path.
-        SandboxLost: If the container is gone.
+        SandboxLost: If the container is gone, or does not answer in time.
     """
     file = _File(link, path)
     try:
         link.send(protocol.frame(file.id, protocol.STATFS, os.fsencode(path) + b"\0"))
-        _, data = file.answer()
+        _, data = file.answer(timeout_s)
     finally:
         link.forget(file.id, at_once=False)
-    code, total, free = protocol.SPACE.unpack(data)
+    code, *figures = protocol.SPACE.unpack(data)
     if code:
         raise file.error(code)
-    return total, free
+    return Space(*figures)
 
 
 class AgentFile(io.RawIOBase):

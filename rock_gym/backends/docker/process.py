@@ -78,9 +78,30 @@ class AgentProcess(Handle):
         )
         if len(payload) > protocol.LONGEST_FRAME:
             raise self._start_error(errno.E2BIG, names[1])
+        self._order(protocol.SPAWN, payload, names, channel)
+
+    def start_tree(self, path: bytes, name: str, *, writes: bool) -> None:
+        """Have a child of the first process read or write a tree; raises as ``start``.
+
+        Args:
+            path: Its root, absolute.
+            name: What an error calls it.
+            writes: Whether it writes what it is sent, or else sends what it reads.
+        """
+        self._has_input = writes
+        self._order(protocol.TREE, bytes([writes]) + path + b"\0", (name, name))
+
+    def _order(
+        self,
+        kind: int,
+        payload: bytes,
+        names: tuple[str, str],
+        channel: socket.socket | None = None,
+    ) -> None:
+        """Have it started one way or the other, and wait for word of it."""
         credit = protocol.WORD.pack(protocol.OUTPUT_WINDOW)
         self.link.send(
-            protocol.frame(self.id, protocol.SPAWN, payload)
+            protocol.frame(self.id, kind, payload)
             + protocol.frame(self.id, protocol.CREDIT, credit),
             channel,
         )

@@ -31,6 +31,8 @@ PROBE = 18
 JOIN = 19
 START_OVER = 20
 RESIZE = 21
+TREE = 30
+COUNT = 31
 
 # From the agent
 READY = 1
@@ -46,6 +48,7 @@ BROKEN = 10
 DATA = 11
 DONE = 12
 WRITER_IS = 13
+COUNTED = 30
 
 # Flags of SPAWN
 WITH_INPUT = 1
@@ -68,7 +71,9 @@ WORD = struct.Struct("<I")
 WORDS = struct.Struct("<II")
 SIZE = struct.Struct("<HH")
 AT = struct.Struct("<QI")
-SPACE = struct.Struct("<3Q")
+SPACE = struct.Struct("<5Q")
+COUNTS = struct.Struct("<3I")
+COUNT_FRAME = struct.Struct("<5I")
 
 
 def frame(handle: int, kind: int, payload: bytes = b"") -> bytes:

@@ -134,6 +134,37 @@ def is_closed(spec: SandboxSpec, quota: bool) -> bool:
     return spec.profile == "strict" or (spec.resources.disk_bytes is not None and not quota)
 
 
+def bounded_places(spec: SandboxSpec, image: dict[str, Any], quota: bool) -> tuple[str, ...]:
+    """Return where a container with a read-only root can write: all of that is memory."""
+    if not is_closed(spec, quota):
+        return ()
+    return (workdir_of(spec, image, quota), _CLOSED_HOME, "/tmp")
+
+
+def check_sizes(spec: SandboxSpec, quota: bool) -> None:
+    """Refuse a disk limit that leaves nothing of the memory limit to processes.
+
+    The kernel's killer does not free files: a sandbox that may fill its memory with them would lose
+    all its processes.
+
+    Raises:
+        SpecError: If it is so.
+    """
+    memory, disk = spec.resources.memory_bytes, spec.resources.disk_bytes
+    if memory is None or disk is None or not is_closed(spec, quota):
+        return
+    if disk + _shm_bytes(spec) > memory * 15 // 16:
+        raise SpecError(
+            f"this engine cannot limit files on disk, so they are kept in memory: disk ({disk} "
+            f"bytes) has to be well below memory ({memory} bytes); raise memory, or lower disk"
+        )
+
+
+def _shm_bytes(spec: SandboxSpec) -> int:
+    memory = spec.resources.memory_bytes
+    return spec.shm_bytes or (_SHM_BYTES if memory is None else min(_SHM_BYTES, memory // 16))
+
+
 def workdir_of(spec: SandboxSpec, image: dict[str, Any], quota: bool) -> str:
     """Return where work is done: the image's own directory, where it has one."""
     own = image["Config"].get("WorkingDir") or ""
@@ -160,7 +191,8 @@ def _host_config(
         "Privileged": False,
         "ReadonlyRootfs": closed,
         "Init": False,
-        "AutoRemove": not lease,
+        # It would take the files of one whose first process has died, and can be started again.
+        "AutoRemove": False,
         "RestartPolicy": {"Name": "no"},
         "LogConfig": {"Type": "none", "Config": {}},
         "IpcMode": "private",
@@ -168,7 +200,7 @@ def _host_config(
         "Memory": memory,
         "MemorySwap": memory,
         "PidsLimit": pids + _OWN_PROCESSES,
-        "ShmSize": spec.shm_bytes or _SHM_BYTES,
+        "ShmSize": _shm_bytes(spec),
         "OomScoreAdj": _OOM_SCORE,
         "Ulimits": _ulimits(spec),
         "Tmpfs": mounts,
@@ -207,8 +239,9 @@ def _ulimits(spec: SandboxSpec) -> list[dict[str, Any]]:
 
 def _tmpfs(spec: SandboxSpec, workdir: str, user: str, closed: bool) -> dict[str, str]:
     base = "rw,nosuid,nodev,exec,mode=1777"
-    places = {RUN_DIR: f"{base},size={_RUN_BYTES}"}
-    size = spec.resources.disk_bytes or _STRICT_TMPFS_BYTES
+    memory = spec.resources.memory_bytes or 4 * _RUN_BYTES
+    places = {RUN_DIR: f"{base},size={min(_RUN_BYTES, memory // 4)}"}
+    size = spec.resources.disk_bytes or min(_STRICT_TMPFS_BYTES, memory // 2)
     if closed:
         bounded = f"{base},size={size},nr_inodes={max(_LEAST_INODES, size // _BYTES_PER_INODE)}"
         uid, _, gid = user.partition(":")

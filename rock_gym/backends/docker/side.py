@@ -39,10 +39,26 @@ def check(spec: SandboxSpec) -> None:
 
 
 class Door:
-    """Where a container's first process connects. A context manager: leaving it removes all."""
+    """Where a container's first process connects. A context manager: leaving it removes all.
 
-    def __init__(self) -> None:
-        self.directory = tempfile.mkdtemp(prefix="rock-gym-run-")
+    Args:
+        directory: Where it was the last time, if it was.
+
+    Raises:
+        StartFailed: If something else is there by now.
+    """
+
+    def __init__(self, directory: str | None = None) -> None:
+        if directory is None:
+            directory = tempfile.mkdtemp(prefix="rock-gym-run-")
+        else:
+            try:
+                os.mkdir(directory, 0o700)
+            except OSError as error:
+                raise StartFailed(
+                    f"the sandbox's run directory cannot be made again: {error}"
+                ) from error
+        self.directory = directory
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(f"{self.directory}/{_NAME}")
         self._listener.listen(1)

@@ -104,7 +104,7 @@ class Cgroups:
         self._ready: dict[tuple[str, ...], Group] = {}
         self._leftovers: list[Group] = []
         self.places: dict[str, str] = {}
-        places_1, places_2 = _places(memberships, mounts)
+        places_1, places_2 = places_of(memberships, mounts)
         for controller, place in places_1.items():
             if controller in CONTROLLERS and _can_make(place, self._name):
                 self.places[controller] = place
@@ -186,7 +186,7 @@ def start_time(pid: int) -> str:
         return ""
 
 
-def _places(memberships: str, mounts: str) -> tuple[dict[str, str], list[str]]:
+def places_of(memberships: str, mounts: str) -> tuple[dict[str, str], list[str]]:
     """Find where groups could be made: by controller in version 1, by preference in version 2.
 
     In version 2 a group with processes cannot have children with limits, unless it is the root, so

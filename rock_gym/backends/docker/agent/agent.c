@@ -19,9 +19,9 @@ typedef unsigned long u64;
 
 enum { SPAWN = 1, INPUT, CLOSE_INPUT, CREDIT, KILL_BELOW, KILL, FORGET, SNAPSHOT, OPEN_READ, PREAD,
        OPEN_WRITE, WRITE, COMMIT, PASS, RENEW, STATFS, SETUP, PROBE, JOIN,
-       START_OVER, RESIZE };
+       START_OVER, RESIZE, TREE = 30, COUNT };
 enum { READY = 1, OPENED, OUTPUT, ERROR, CONTROL, DIED, END, KILLED, ROOM, BROKEN, DATA, DONE,
-       WRITER_IS };
+       WRITER_IS, COUNTED = 30 };
 enum { WITH_INPUT = 1, MERGED = 2, WITH_CONTROL = 4, WITH_CHANNEL = 8, WITH_SOCKET = 16,
        WITH_TERMINAL = 32 };
 
@@ -499,20 +499,25 @@ static long execute(struct plan *p)
     return -E_NOENT;
 }
 
+/* Children die first when memory runs out, then the first process. */
+static void tell_oom_score(void)
+{
+    int fd = (int)open_at("/proc/self/oom_score_adj", O_WRONLY, 0);
+    if (fd < 0) return;
+    call3(write, fd, "700", 3);
+    call1(close, fd);
+}
+
 /* The child: it becomes the program, or tells why not. */
 static void become(struct plan *p, int fds[5], int report)
 {
     static const int targets[5] = {0, 1, 2, CONTROL_FD, CHANNEL_FD};
     u64 none = 0;
     u32 answer[2] = {0, 0};
-    int fd;
     call0(setsid);
     call5(prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     call5(prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
-    if ((fd = (int)open_at("/proc/self/oom_score_adj", O_WRONLY, 0)) >= 0) {
-        call3(write, fd, "700", 3); /* these die first, then the first process */
-        call1(close, fd);
-    }
+    tell_oom_score();
     report = (int)call3(fcntl, report, 1030 /* F_DUPFD_CLOEXEC */, 64);
     if (p->flags & WITH_TERMINAL) fds[1] = fds[2] = fds[0];
     for (int i = 0; i < 5; i++)
@@ -1060,14 +1065,56 @@ static void commit(struct slot *s)
 static void tell_space(u32 id, const char *path)
 {
     struct { long type, bsize; u64 blocks, bfree, rest[20]; } st;
-    u64 words[3] = {0, 0, 0};
+    u64 words[5] = {0, 0, 0, 0, 0};
     long result = call2(statfs, path, &st);
     words[0] = (u64)-result;
     if (result == 0) {
         words[1] = st.blocks * (u64)st.bsize;
         words[2] = st.bfree * (u64)st.bsize;
+        words[3] = st.rest[0];                       /* blocks for everybody */
+        words[4] = st.rest[1] ? st.rest[2] : ~0UL; /* files, where they are counted */
     }
     tell(id, DATA, words, sizeof words);
+}
+
+#include "trees.c"
+
+/* Hits of limits: how often the kernel has killed for want of memory, and refused a process. The
+ * files are opened before anybody can put something else in their place. */
+
+static int counters[2] = {-1, -1};
+static u32 counted[2];
+
+static void open_counters(void)
+{
+    static const char *const names[2][2] = {
+        {"/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events"},
+        {"/sys/fs/cgroup/pids/pids.events", "/sys/fs/cgroup/pids.events"},
+    };
+    for (int i = 0; i < 4; i++)
+        if (counters[i / 2] < 0) counters[i / 2] = (int)open_at(names[i / 2][i % 2], O_RDONLY, 0);
+}
+
+static u32 read_counter(int fd, const char *word)
+{
+    char text[512];
+    u64 len = length(word);
+    long n = call4(pread64, fd, text, sizeof text - 1, 0);
+    text[n > 0 ? n : 0] = 0;
+    for (char *line = text; *line;) {
+        if (same(line, word, len)) return (u32)number(line + len);
+        while (*line && *line++ != '\n') continue;
+    }
+    return 0;
+}
+
+/* Tell of them if they have changed, or anyway. */
+static void count(u32 id, u32 ticket, u32 anyway)
+{
+    u32 words[3] = {ticket, read_counter(counters[0], "oom_kill "), read_counter(counters[1], "max ")};
+    if (!anyway && same(words + 1, counted, sizeof counted)) return;
+    memcpy(counted, words + 1, sizeof counted);
+    tell(id, COUNTED, words, sizeof words);
 }
 
 /* What the owner asks for */
@@ -1161,6 +1208,8 @@ static void obey(u32 id, u32 type, u8 *data, u32 len)
     else if (type == OPEN_READ && len && !data[len - 1]) open_read(id, (char *)data);
     else if (type == OPEN_WRITE && len > 4 && !data[len - 1]) open_write(id, data, len);
     else if (type == STATFS && len && !data[len - 1]) tell_space(id, (char *)data);
+    else if (type == COUNT) count(id, words[0], words[1]);
+    else if (type == TREE && len > 1 && !data[len - 1]) start_tree(id, data, len);
     else if (type == SETUP && len >= RESET_BYTES) set_up(data, len);
     else if (type == JOIN && len && !data[len - 1]) join((char *)data, len);
     else if (type == START_OVER) start_over();
@@ -1306,6 +1355,7 @@ __attribute__((used)) void enter(long *stack)
     call1(umask, 022);
     int null = (int)open_at("/dev/null", O_RDWR, 0);
     call3(dup3, null, 2, 0);
+    open_counters();
     self = argv[0];
     set_nonblocking(0);
     set_nonblocking(1);

@@ -14,4 +14,4 @@ build() {
 
 build x86_64 "${CC_X86_64:-x86_64-linux-gnu-gcc}" -fcf-protection=none
 build aarch64 "${CC_AARCH64:-aarch64-linux-gnu-gcc}" -mno-outline-atomics
-sha256sum agent.c | cut -d ' ' -f 1 >"$out/SOURCE"
+cat agent.c trees.c | sha256sum | cut -d ' ' -f 1 >"$out/SOURCE"

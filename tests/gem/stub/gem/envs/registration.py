@@ -24,5 +24,9 @@ ENV_REGISTRY = {
 }
 
 
+def register(env_id, entry_point, **kwargs):
+    ENV_REGISTRY[env_id] = types.SimpleNamespace(id=env_id, entry_point=entry_point, kwargs=kwargs)
+
+
 def make(env_id, **kwargs):
     return ENV_REGISTRY[env_id].entry_point(**kwargs)
