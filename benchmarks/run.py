@@ -30,6 +30,7 @@ from benchmarks import (
     docker_rows,
     file_rows,
     gem_rows,
+    http_rows,
     image_rows,
     pool_rows,
     sandbox_rows,
@@ -45,6 +46,7 @@ MODULES = (
     pool_rows,
     vector_rows,
     docker_rows,
+    http_rows,
 )
 
 

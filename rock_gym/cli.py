@@ -19,6 +19,7 @@ from rock_gym import cli_docker
 from rock_gym._version import __version__
 from rock_gym.cli_image import image
 from rock_gym.cli_output import json_option, print_json, print_table
+from rock_gym.cli_serve import serve
 from rock_gym.errors import RockGymError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def main() -> None:
 
 
 main.add_command(image)
+main.add_command(serve)
 
 
 @main.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import IO, Any
 
 from rock_gym import transfer
 from rock_gym.backends.base import Container
@@ -35,12 +35,28 @@ class Files:
         with self._life.using():
             return transfer.read_file(self._container, path, encoding)
 
-    def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> None:
+    def open_file(self, path: str) -> IO[bytes]:
+        """Open a file for reading, to be read piece by piece: unbuffered and seekable.
+
+        Args:
+            path: Absolute, or relative to the work directory.
+
+        Raises:
+            FileError: If it is not there, not a regular file, or not readable.
+            SandboxLost: If the sandbox died.
+            SandboxClosed: If it was stopped.
+        """
+        with self._life.using():
+            return self._container.open_read(transfer.check_path(path))
+
+    def write_file(
+        self, path: str, content: str | bytes | IO[bytes], *, mode: int | None = None
+    ) -> None:
         """Write a file; parents are made, and readers see the old file or the new one whole.
 
         Args:
             path: Absolute, or relative to the work directory.
-            content: Text, written as UTF-8, or bytes.
+            content: Text, written as UTF-8, or bytes, or a binary file that is read to its end.
             mode: Permission bits; None keeps those of a file that is replaced, else 0o644.
 
         Raises:

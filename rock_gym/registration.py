@@ -44,7 +44,10 @@ def make(gem_id: str, **kwargs: Any) -> gym.Env[str, str]:
     if record is not None:
         return gym.make(record.gym_id, **kwargs)
     if not kwargs.get("imports"):
-        _check_unknown(gem_id)
+        catalog.check_known(
+            gem_id,
+            "For an environment of your own, name the module that registers it by imports=",
+        )
     return gym.make(GENERIC_ID, gem_id=gem_id, **kwargs)
 
 
@@ -57,16 +60,3 @@ def _register(gym_id: str, kwargs: dict[str, Any]) -> None:
             vector_entry_point=_VECTOR_ENTRY_POINT,
             kwargs=kwargs,
         )
-
-
-def _check_unknown(gem_id: str) -> None:
-    """Refuse an id that looks like one of GEM's but is none."""
-    category, colon, _ = gem_id.partition(":")
-    meant = catalog.suggest(gem_id)
-    if colon and not meant and all(category != record.category for record in catalog.RECORDS):
-        return
-    advice = f"did you mean {' or '.join(meant)}? " if meant else ""
-    raise SpecError(
-        f"GEM has no {gem_id!r}: {advice}"
-        "For an environment of your own, name the module that registers it by imports="
-    )

@@ -72,15 +72,23 @@ def read_file(container: Container, path: str, encoding: str | None) -> Any:
         raise SpecError(f"unknown encoding {encoding!r}") from error
 
 
-def write_file(container: Container, path: str, content: str | bytes, mode: int | None) -> None:
+def write_file(
+    container: Container, path: str, content: str | bytes | IO[bytes], mode: int | None
+) -> None:
     """Write a file; see ``Sandbox.write_file``."""
     if isinstance(content, str):
         content = content.encode("utf-8", "surrogateescape")
-    if not isinstance(content, (bytes, bytearray, memoryview)):
-        raise SpecError(f"a file's content is str or bytes, not {type(content).__name__}")
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        pieces = iter((bytes(content),))
+    elif hasattr(content, "read"):
+        pieces = iter(lambda: content.read(_CHUNK_BYTES), b"")
+    else:
+        kind = type(content).__name__
+        raise SpecError(f"a file's content is str, bytes or a binary file, not {kind}")
     writer = container.open_write(check_path(path), mode=mode)
     try:
-        writer.write(bytes(content))
+        for piece in pieces:
+            writer.write(piece)
         writer.commit()
     finally:
         writer.abort()

@@ -25,6 +25,8 @@ LONG = (
 )
 # Tests that share nothing: each is a group.
 APART = ("test_ordinary_user", "test_benchmarks")
+# Tests that share servers, one for each backend.
+SERVED = "server"
 # Tests whose share is the same on every backend: what GEM does by itself.
 TOGETHER = ("test_every_id", "test_transcripts")
 
@@ -50,7 +52,9 @@ def group(nodeid: str) -> str:
     if name in TOGETHER:
         return path
     parameters = rest.partition("[")[2]
-    return f"{path} {'docker' if parameters.startswith('docker') else ''}"
+    backend = "docker" if parameters.startswith("docker") else ""
+    shared = PurePath(path).parent
+    return f"{shared if shared.name == SERVED else path} {backend}"
 
 
 def order(items: list[pytest.Item]) -> None:
@@ -59,4 +63,6 @@ def order(items: list[pytest.Item]) -> None:
 
 
 def _when(item: pytest.Item) -> int:
+    if item.path.parent.name == SERVED:
+        return 0
     return LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG)

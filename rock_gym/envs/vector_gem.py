@@ -12,7 +12,7 @@ from typing import Any
 
 from rock_gym.envs.gem_env import GemEnv
 from rock_gym.envs.vector_leases import Lease, Leases
-from rock_gym.envs.vector_poller import Poller
+from rock_gym.envs.vector_poller import Listener
 from rock_gym.envs.vector_slots import Fault
 from rock_gym.envs.vector_speculation import Speculation
 from rock_gym.errors import RockGymError, SandboxClosed, SandboxLost
@@ -59,7 +59,7 @@ class GemPlayer:
         self,
         number: int,
         env: GemEnv,
-        poller: Poller,
+        poller: Listener,
         leases: Leases,
         speculation: Speculation | None,
         step_timeout_s: float | None,
@@ -79,6 +79,11 @@ class GemPlayer:
         self._lease: Lease | None = None
         self._seed: int | None = None
         self._fresh = False
+
+    def adopt(self, worker: EnvWorker) -> None:
+        """Play by a worker that was leased ahead of the first reset, and is this player's now."""
+        self._worker = worker
+        self.env.adopt(worker)
 
     # Reset
 

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from typing import Protocol
 
-__all__ = ["Poller"]
+__all__ = ["Listener", "Poller"]
 
 
 class Source(Protocol):
@@ -24,6 +24,19 @@ class Source(Protocol):
 
     def flush(self) -> None:
         """Send what was held back to go out together."""
+
+
+class Listener(Protocol):
+    """Has environments heard, known by their numbers, when they have something to say."""
+
+    def watch(self, number: int, fd: int) -> None:
+        """Listen to an environment on this descriptor, and no longer on the one before."""
+
+    def ignore(self, number: int) -> None:
+        """Stop listening to an environment's descriptor, which may have been closed already."""
+
+    def post(self, number: int) -> None:
+        """Have an environment heard. From any thread."""
 
 
 class Poller:

@@ -10,7 +10,18 @@ import difflib
 import re
 from dataclasses import dataclass
 
-__all__ = ["GEM_VERSION", "RECORDS", "SHARED", "Record", "find", "gym_id", "suggest"]
+from rock_gym.errors import SpecError
+
+__all__ = [
+    "GEM_VERSION",
+    "RECORDS",
+    "SHARED",
+    "Record",
+    "check_known",
+    "find",
+    "gym_id",
+    "suggest",
+]
 
 GEM_VERSION = "0.1.0"
 
@@ -197,3 +208,23 @@ def suggest(text: str, most: int = 3) -> list[str]:
     """Return the GEM ids that someone who wrote ``text`` may have meant, best first."""
     exact = [record.gem_id for record in RECORDS if record.gym_id == text]
     return exact or difflib.get_close_matches(text, _BY_GEM_ID, n=most)
+
+
+def check_known(gem_id: str, remedy: str) -> None:
+    """Refuse an id that looks like one of GEM's but is none.
+
+    Args:
+        gem_id: The id.
+        remedy: How to name the module that registers an environment of the user's own.
+
+    Raises:
+        SpecError: If GEM has the category and not the id; says which ids are close.
+    """
+    if gem_id in _BY_GEM_ID:
+        return
+    category, colon, _ = gem_id.partition(":")
+    meant = suggest(gem_id)
+    if colon and not meant and all(category != record.category for record in RECORDS):
+        return
+    advice = f"did you mean {' or '.join(meant)}? " if meant else ""
+    raise SpecError(f"GEM has no {gem_id!r}: {advice}{remedy}")

@@ -43,6 +43,24 @@ def test_text_and_bytes(sandbox: Any) -> None:
     assert sandbox.read_file("empty") == ""
 
 
+def test_piece_by_piece(sandbox: Any, tmp_path: Path) -> None:
+    """A file goes in from a binary file, and is read as one, from anywhere in it."""
+    data = os.urandom(3 << 20)
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    with source.open("rb") as file:
+        sandbox.write_file("big", file, mode=0o600)
+    with sandbox.open_file("big") as file:
+        assert file.read(10) == data[:10]
+        file.seek(2 << 20)
+        assert b"".join(iter(lambda: file.read(1 << 18), b"")) == data[2 << 20 :]
+    with pytest.raises(SpecError, match="binary file"):
+        sandbox.write_file("big", 7)
+    with pytest.raises(FileError):
+        sandbox.open_file("/tmp")
+    assert hashlib.sha256(sandbox.read_file("big", None)).digest() == hashlib.sha256(data).digest()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_names(sandbox: Any, name: str) -> None:
     """Any name that the system takes; parents are made."""

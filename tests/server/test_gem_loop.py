@@ -1,0 +1,259 @@
+"""An environment on an event loop, by itself: what cannot be timed from the other side of HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from rock_gym import SandboxPool
+from rock_gym.envs import GemEnv
+from rock_gym.envs.misuse import EnvClosed, ResetNeeded
+from rock_gym.envs.vector_leases import Leases
+from rock_gym.errors import EnvError, SandboxLost
+from rock_gym.gem.worker import choose_backend
+from rock_gym.server.failures import Refused
+from rock_gym.server.gem_entry import GemEntry
+from rock_gym.server.gem_envs import GemEnvs
+from rock_gym.server.gem_loop import LoopListener
+from rock_gym.server.gem_loop_env import LoopEnv
+from rock_gym.server.gem_threads import BatchEnv
+from rock_gym.server.gem_turns import Limits
+from rock_gym.server.settings import Settings
+from rock_gym.server.state import ServerState
+from rock_gym.spec import SandboxSpec
+
+GUESS = "game:GuessTheNumber-v0-hard"
+
+
+@pytest.fixture(scope="module")
+def pool(backend: str) -> Iterator[SandboxPool]:
+    name, spec = choose_backend(SandboxSpec(), None, backend)
+    with SandboxPool.from_spec(spec, backend=name) as pool:
+        yield pool
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(
+    request: pytest.FixtureRequest, backend: str
+) -> Callable[[Coroutine[Any, Any, None]], None]:
+    """Run something on an event loop of each kind."""
+    if backend != "bubblewrap" and request.param == "asyncio":
+        pytest.skip("shown by embedded sandboxes")
+    if request.param == "asyncio":
+        return asyncio.run
+    uvloop = pytest.importorskip("uvloop")
+    with_uvloop: Callable[[Coroutine[Any, Any, None]], None] = uvloop.run
+    return with_uvloop
+
+
+@asynccontextmanager
+async def made(pool: SandboxPool, step_s: float = 30.0) -> AsyncIterator[tuple[LoopEnv, GemEnv]]:
+    """Make an environment, and close it."""
+    async with unprepared(pool, step_s) as (served, env):
+        await served.prepare(False)
+        yield served, env
+
+
+@asynccontextmanager
+async def unprepared(
+    pool: SandboxPool, step_s: float = 30.0
+) -> AsyncIterator[tuple[LoopEnv, GemEnv]]:
+    """Begin to make one, and close it."""
+    env = GemEnv(GUESS, pool=pool, step_timeout=step_s)
+    loop = asyncio.get_running_loop()
+    leases = Leases(2)
+    served = LoopEnv(
+        env,
+        0,
+        LoopListener(),
+        leases,
+        Limits(step_s, 60.0),
+        lambda call: loop.run_in_executor(None, call),
+    )
+    try:
+        yield served, env
+    finally:
+        await served.close()
+        leases.join(10)
+
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+def test_calls_at_once_are_refused(pool: SandboxPool, run: Run) -> None:
+    async def main() -> None:
+        async with made(pool) as (served, _):
+            await served.reset(1)
+            first = asyncio.ensure_future(served.step("\\boxed{1}"))
+            await asyncio.sleep(0)
+            assert served.busy
+            with pytest.raises(Refused, match="under way"):
+                await served.step("\\boxed{2}")
+            assert "turn 1" in (await first)["observation"]
+            assert "turn 2" in (await served.step("\\boxed{2}"))["observation"]
+
+    run(main())
+
+
+def test_a_reset_gives_up_what_is_under_way(pool: SandboxPool, run: Run) -> None:
+    async def main() -> None:
+        async with made(pool) as (served, _):
+            begun = await served.reset(1)
+            step = asyncio.ensure_future(served.step("\\boxed{1}"))
+            await asyncio.sleep(0)
+            again = await served.reset(1)
+            with pytest.raises(Refused, match="reset"):
+                await step
+            assert again == begun
+            assert "turn 1" in (await served.step("\\boxed{1}"))["observation"]
+
+    run(main())
+
+
+def test_closing_ends_what_is_under_way(pool: SandboxPool, run: Run) -> None:
+    async def main() -> None:
+        async with made(pool) as (served, _):
+            await served.reset(1)
+            step = asyncio.ensure_future(served.step("\\boxed{1}"))
+            await asyncio.sleep(0)
+            await served.close()
+            with pytest.raises(EnvClosed):
+                await step
+
+    run(main())
+
+
+def test_closing_ends_a_lease_that_is_under_way(pool: SandboxPool, run: Run) -> None:
+    async def main() -> None:
+        async with made(pool) as (first, _), unprepared(pool) as (served, _):
+            making = asyncio.ensure_future(served.prepare(False))
+            await asyncio.sleep(0)
+            assert served.busy
+            await served.close()
+            with pytest.raises(EnvClosed):
+                await making
+            assert await first.reset(1)
+
+    run(main())
+
+
+def test_a_step_that_takes_too_long(pool: SandboxPool, run: Run) -> None:
+    async def main() -> None:
+        async with made(pool, step_s=0.3) as (served, env):
+            await served.reset(1)
+            await served.step("\\boxed{1}")
+            assert env.worker is not None
+            assert env.sandbox is not None
+            stopped = pid_here(env)
+            os.kill(stopped, signal.SIGSTOP)
+            with pytest.raises(TimeoutError, match=r"longer than 0\.3 s"):
+                await served.step("\\boxed{2}")
+            with pytest.raises(ResetNeeded):
+                await served.step("\\boxed{2}")
+            await served.reset(1)
+            assert "turn 1" in (await served.step("\\boxed{1}"))["observation"]
+
+    if pool.backend != "bubblewrap":
+        pytest.skip("containers: the process's id here is not known")
+    run(main())
+
+
+def test_the_timer_of_an_earlier_step_ends_no_later_one(pool: SandboxPool, run: Run) -> None:
+    async def main() -> None:
+        async with made(pool) as (served, _):
+            await served.reset(1)
+            step = asyncio.ensure_future(served.step("\\boxed{1}"))
+            await asyncio.sleep(0)
+            served._on_time()  # as if it fired now
+            assert "turn 1" in (await step)["observation"]
+
+    run(main())
+
+
+def test_a_process_that_ends_between_calls(pool: SandboxPool, run: Run) -> None:
+    """Its end is heard once, and told to whoever asks next."""
+
+    async def main() -> None:
+        async with made(pool) as (served, env):
+            await served.reset(1)
+            await served.step("\\boxed{1}")
+            loop = asyncio.get_running_loop()
+            handle = os.pidfd_open(pid_here(env))
+            ended = loop.create_future()
+            loop.add_reader(handle, lambda: ended.done() or ended.set_result(None))
+            os.kill(pid_here(env), signal.SIGKILL)
+            await ended
+            loop.remove_reader(handle)
+            os.close(handle)
+            woken = count_wakes(served)
+            await asyncio.sleep(0.05)
+            assert woken() <= 1
+            with pytest.raises((EnvError, SandboxLost)):
+                await served.step("\\boxed{2}")
+            await served.reset(1)
+            assert "turn 1" in (await served.step("\\boxed{1}"))["observation"]
+
+    if pool.backend != "bubblewrap":
+        pytest.skip("containers: the process's id here is not known")
+    run(main())
+
+
+def test_a_sandbox_that_is_lost_is_replaced(pool: SandboxPool, run: Run) -> None:
+    async def main() -> None:
+        async with made(pool) as (served, env):
+            first = await served.reset(1)
+            assert env.sandbox is not None
+            env.sandbox.delete()
+            with pytest.raises(SandboxLost):
+                await served.step("\\boxed{1}")
+            assert await served.reset(1) == first
+
+    run(main())
+
+
+def pid_here(env: GemEnv) -> int:
+    assert env.worker is not None
+    assert env.worker.pid is not None
+    return env.worker.pid
+
+
+def count_wakes(served: LoopEnv) -> Callable[[], int]:
+    """Count how often the loop finds something to hear from now on."""
+    count = 0
+    listener, heard = served._listener, served._heard
+
+    def counted() -> None:
+        nonlocal count
+        count += 1
+        heard()
+
+    fd = listener._watched.get(0)
+    if fd is not None:
+        listener.loop.add_reader(fd, counted)
+    return lambda: count
+
+
+def test_kinds_of_sandboxes_that_nobody_uses_are_ended(backend: str) -> None:
+    """Whatever limits clients ask for, the pools of a few kinds are kept, and those in use."""
+
+    async def main() -> None:
+        state = ServerState(Settings(backend=backend))
+        envs = GemEnvs(state)
+        specs = [SandboxSpec.of(memory=f"{700 + number}m") for number in range(8)]
+        first = await envs._pool(specs[0])
+        run = state.threads.run
+        entry = GemEntry("used", state, BatchEnv(lambda: None, 2, run), [GUESS], first, specs[0], 9)
+        state.registry.add(entry, {})
+        pools = [await envs._pool(spec) for spec in specs]
+        assert [pool.closed for pool in pools] == [False, True, True, True, *[False] * 4]
+        assert not (await envs._pool(specs[1])).closed
+        await state.stop()
+        assert all(pool.closed for pool in pools)
+
+    asyncio.run(main())
