@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rock_gym.envs.misuse import EnvClosed, ResetNeeded
     from rock_gym.errors import (
         BackendUnavailable,
+        CassetteError,
         CommandFailed,
         CommandTimeout,
         EnvError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackendUnavailable",
+    "CassetteError",
     "CommandFailed",
     "CommandTimeout",
     "EnvClosed",

@@ -15,6 +15,7 @@ RockGymError
 ├── PoolExhausted           no sandbox became free in time (also a TimeoutError)
 ├── PoolClosed              a pool was used after close()
 ├── EnvUnavailable          an environment lacks something it needs (words, pandas, a data set)
+├── CassetteError           a recording cannot be read, written, or played back as asked
 ├── EnvError                GEM raised inside make, reset or step
 ├── StepTimeout             a step outlived its limit (also a TimeoutError)
 ├── ResetTimeout            a reset outlived its limit (also a TimeoutError)
@@ -27,6 +28,7 @@ from typing import Any
 
 __all__ = [
     "BackendUnavailable",
+    "CassetteError",
     "CommandFailed",
     "CommandTimeout",
     "EnvError",
@@ -192,6 +194,10 @@ class PoolClosed(RockGymError):
 
 class EnvUnavailable(RockGymError):
     """Raised when an environment lacks something it needs; names it and how to supply it."""
+
+
+class CassetteError(RockGymError):
+    """Raised when a recording cannot be read or written, or does not go on as it is asked to."""
 
 
 class EnvError(RockGymError):

@@ -26,10 +26,10 @@ from rock_gym.errors import (
     WireError,
 )
 
-__all__ = ["FAULT_KINDS", "Fault", "Player", "Slot", "kind_of"]
+__all__ = ["FAULT_KINDS", "UNUSABLE", "Fault", "Player", "Slot", "kind_of"]
 
 # What is wrong for every environment alike, and for ever: never something to train on.
-_UNUSABLE = (BackendUnavailable, EnvUnavailable, ImageNotFound, PoolClosed, SpecError)
+UNUSABLE = (BackendUnavailable, EnvUnavailable, ImageNotFound, PoolClosed, SpecError)
 
 _log = logging.getLogger("rock_gym")
 
@@ -240,7 +240,7 @@ class Slot:
     def _fail(self, error: BaseException) -> bool:
         self.player.recover(error)
         self.over, self.failure = True, error
-        if self._raises or isinstance(error, _UNUSABLE) or (self.obs is self._blank is None):
+        if self._raises or isinstance(error, UNUSABLE) or (self.obs is self._blank is None):
             self.error = error
             return self._finish()
         self._fault = kind_of(error)

@@ -1,0 +1,51 @@
+"""Wrappers around environments, single or vector: recording what happens, and playing it back.
+
+The names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rock_gym.wrappers.again import Difference, Outcome, rerun
+    from rock_gym.wrappers.page import write_page
+    from rock_gym.wrappers.record import Record
+    from rock_gym.wrappers.record_vector import VectorRecord
+    from rock_gym.wrappers.replay import Replay
+    from rock_gym.wrappers.replay_vector import VectorReplay
+
+__all__ = [
+    "Difference",
+    "Outcome",
+    "Record",
+    "Replay",
+    "VectorRecord",
+    "VectorReplay",
+    "rerun",
+    "write_page",
+]
+
+_HOMES = {
+    "Difference": "again",
+    "Outcome": "again",
+    "Record": "record",
+    "Replay": "replay",
+    "VectorRecord": "record_vector",
+    "VectorReplay": "replay_vector",
+    "rerun": "again",
+    "write_page": "page",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
