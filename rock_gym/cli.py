@@ -17,8 +17,12 @@ import click
 
 from rock_gym import cli_docker
 from rock_gym._version import __version__
+from rock_gym.cli_envs import envs
+from rock_gym.cli_exec import run_command
 from rock_gym.cli_image import image
-from rock_gym.cli_output import json_option, print_json, print_table
+from rock_gym.cli_output import json_option, print_json
+from rock_gym.cli_replay import replay
+from rock_gym.cli_run import run
 from rock_gym.cli_serve import serve
 from rock_gym.errors import RockGymError
 
@@ -46,30 +50,12 @@ def main() -> None:
     """GEM environments for LLM agents, each inside a sandbox."""
 
 
+main.add_command(envs)
 main.add_command(image)
+main.add_command(replay)
+main.add_command(run)
+main.add_command(run_command)
 main.add_command(serve)
-
-
-@main.command()
-@click.argument("pattern", default="")
-@json_option
-def envs(pattern: str, as_json: bool) -> None:
-    """List environments, or those with PATTERN in one of their ids."""
-    from rock_gym.gem import catalog
-
-    found = [
-        {"id": record.gym_id, "gem_id": record.gem_id}
-        for record in catalog.RECORDS
-        if pattern.lower() in f"{record.gym_id} {record.gem_id}".lower()
-    ]
-    if not found:
-        raise click.ClickException(f"no id holds {pattern!r}; see all with: rock-gym envs")
-    if as_json:
-        print_json(found)
-    else:
-        print_table(
-            ("gymnasium.make", "rock_gym.make"), ((row["id"], row["gem_id"]) for row in found)
-        )
 
 
 @main.command()

@@ -32,7 +32,15 @@ def test_python_m_is_the_same() -> None:
 def test_every_environment_is_listed() -> None:
     listed = json.loads(run("envs", "--json").output)
     assert len(listed) == 172
-    assert {"id": "gem-game/Sokoban-easy-v0", "gem_id": "game:Sokoban-v0-easy"} in listed
+    assert {
+        "id": "gem-game/Sokoban-easy-v0",
+        "gem_id": "game:Sokoban-v0-easy",
+        "category": "game",
+        "family": "Sokoban",
+        "offline": True,
+        "needs": None,
+        "executes_actions": False,
+    } in listed
 
 
 def test_a_part_of_an_id_narrows_the_list() -> None:
@@ -46,12 +54,35 @@ def test_a_part_of_an_id_narrows_the_list() -> None:
     assert "gem-game/Sokoban-easy-v0" in run("envs", "sokoban").output
 
 
+@pytest.mark.parametrize(
+    ("words", "ids"),
+    [
+        (["game:s*-easy"], {"game:Sokoban-v0-easy", "game:Sudoku-v0-easy"}),
+        (["--family", "Wordle"], {f"game:Wordle-v0-{kind}" for kind in ("easy", "hard", "random")}),
+        (["search", "--offline"], {"game:WordSearch-v0-easy"}),
+        (["--family", "logic", "d5"], {"logic:RuleTaker-d5"}),
+    ],
+)
+def test_globs_families_and_what_works_offline(words: list[str], ids: set[str]) -> None:
+    assert {row["gem_id"] for row in json.loads(run("envs", *words, "--json").output)} == ids
+
+
+def test_what_an_environment_lacks_is_told() -> None:
+    assert "no: needs rock-gym[words]" in run("envs", "WordSearch-v0-hard").output
+    assert "no: needs a data set" in run("envs", "math:GSM8K").output
+
+
 def test_an_error_is_one_line_with_the_next_command() -> None:
     result = run("envs", "no-such-thing")
     assert result.exit_code == 1
     assert result.output.splitlines() == [
         "Error: no id holds 'no-such-thing'; see all with: rock-gym envs"
     ]
+    result = run("envs", "--family", "logic", "--offline")
+    assert result.output == (
+        "Error: no environment is left with --family logic with --offline; "
+        "see all with: rock-gym envs\n"
+    )
 
 
 def test_a_command_line_that_makes_no_sense() -> None:

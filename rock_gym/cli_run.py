@@ -1,0 +1,293 @@
+"""The ``rock-gym run`` command: episodes of an environment, played by a policy."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rock_gym.cli_options import find_env, sandbox_options, started_with
+from rock_gym.cli_output import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from rock_gym.gem.catalog import Record
+
+__all__ = ["run"]
+
+# Gives the action for an observation, its info, the environment and the turn; None gives up.
+_Policy = Callable[[str, dict[str, Any], Any, int], "str | None"]
+_FAULTLESS = ("terminated", "truncated", "given up")
+
+
+@dataclass
+class _Episode:
+    """What came of an episode."""
+
+    episode: int
+    seed: int
+    steps: int = 0
+    total: float = 0.0
+    end: str = ""
+    took_s: float = 0.0
+
+    def told(self) -> dict[str, Any]:
+        """As JSON."""
+        facts = asdict(self)
+        facts["return"] = facts.pop("total")
+        return facts
+
+
+@click.command()
+@click.argument("env_id", metavar="ID")
+@click.option("-n", "--episodes", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--policy",
+    default="random",
+    show_default=True,
+    metavar="MODULE:FUNCTION",
+    help="Given an observation and its info, returns an action, or None to give up.",
+)
+@click.option(
+    "--actions", type=click.File("r"), help="Play the lines of this file instead; - is stdin."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the first episode.")
+@click.option("--num-envs", type=click.IntRange(1), default=1, help="How many at the same time.")
+@click.option("--max-steps", type=click.IntRange(1), help="After how many to cut an episode off.")
+@click.option("--jsonl", type=click.File("w", lazy=False), help="Write a line for each episode.")
+@click.option("--record", metavar="FILE", help="Record a cassette for rock-gym replay.")
+@sandbox_options
+@json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    env_id: str,
+    episodes: int,
+    policy: str,
+    actions: Any,
+    seed: int,
+    num_envs: int,
+    max_steps: int | None,
+    jsonl: Any,
+    record: str | None,
+    as_json: bool,
+    **sandbox: Any,
+) -> None:
+    """Play episodes of the environment ID, and tell what came of them.
+
+    The random policy makes legal-looking moves. The same seed gives the same episodes, however many
+    run at the same time. Exit code 1 if one ended by a fault of the machinery.
+    """
+    found = find_env(env_id)
+    play = _find_policy(policy) if actions is None else _script(actions)
+    options = started_with(**sandbox)
+    if max_steps is not None:
+        options["max_episode_steps"] = max_steps
+    seeds = [seed + number for number in range(episodes)]
+    begun_s = perf_counter()
+    done: list[_Episode] = []
+    with ExitStack() as stack:
+        played = _begin(stack, found, min(num_envs, episodes), record, options, play, seeds)
+        for episode in _shown(stack, played, episodes):
+            done.append(episode)
+            if jsonl is not None:
+                jsonl.write(json.dumps(episode.told()) + "\n")
+                jsonl.flush()
+    done.sort(key=lambda each: each.episode)
+    faults = sum(each.end not in _FAULTLESS for each in done)
+    summary = _summary(found, done, faults, perf_counter() - begun_s)
+    if as_json:
+        print_json({**summary, "episodes": [each.told() for each in done]})
+    elif jsonl is None or jsonl.name != "<stdout>":
+        _print(done, summary)
+    if faults:
+        click.echo(f"{faults} of {len(done)} episodes ended by a fault", err=True)
+        ctx.exit(1)
+
+
+def _begin(
+    stack: ExitStack,
+    found: Record,
+    num_envs: int,
+    record: str | None,
+    options: dict[str, Any],
+    policy: _Policy,
+    seeds: list[int],
+) -> Iterator[_Episode]:
+    import gymnasium as gym
+
+    env: Any
+    if num_envs == 1:
+        env = gym.make(found.gym_id, **options)
+    else:
+        env = gym.make_vec(found.gym_id, num_envs=num_envs, autoreset_mode="Disabled", **options)
+    stack.callback(lambda: env.close())
+    if record is not None:
+        from rock_gym.wrappers import Record
+
+        env = Record(env, record)
+    return (_play if num_envs == 1 else _play_many)(env, policy, seeds)
+
+
+def _play(env: gym.Env[Any, Any], policy: _Policy, seeds: list[int]) -> Iterator[_Episode]:
+    """Play one episode after the other."""
+    for number, seed in enumerate(seeds):
+        episode, begun_s = _Episode(number, seed), perf_counter()
+        _play_episode(env, policy, episode)
+        episode.took_s = round(perf_counter() - begun_s, 4)
+        yield episode
+
+
+def _play_episode(env: Any, policy: _Policy, episode: _Episode) -> None:
+    from rock_gym.envs.vector_slots import UNUSABLE, kind_of
+    from rock_gym.errors import RockGymError
+
+    try:
+        observation, info = env.reset(seed=episode.seed)
+        env.unwrapped.action_space.seed(episode.seed)
+        while not episode.end:
+            action = policy(observation, info, env.unwrapped, episode.steps)
+            if action is None:
+                episode.end = "given up"
+                return
+            episode.steps += 1
+            observation, reward, terminated, truncated, info = env.step(action)
+            episode.total += float(reward)
+            episode.end = "terminated" if terminated else "truncated" if truncated else ""
+    except UNUSABLE:
+        raise
+    except RockGymError as error:
+        episode.end = kind_of(error)
+
+
+def _play_many(envs: Any, policy: _Policy, seeds: list[int]) -> Iterator[_Episode]:
+    """Play many at the same time, each at its own pace."""
+    from rock_gym.wrappers.rows import split_infos
+
+    waiting = deque(_Episode(number, seed) for number, seed in enumerate(seeds))
+    playing: dict[int, _Episode] = {}
+    _begin_next(envs, range(envs.num_envs), waiting, playing)
+    while playing:
+        observations, rewards, terminated, truncated, infos = envs.recv(min_envs=1)
+        numbers = infos["env_id"].tolist()
+        own, _ = split_infos(infos, len(numbers))
+        free, moves = [], {}
+        for row, number in enumerate(numbers):
+            episode = playing[number]
+            own[row].pop("env_id")
+            episode.total += float(rewards[row])
+            if "fault" in own[row]:
+                episode.end = own[row]["fault"]
+            elif terminated[row] or truncated[row]:
+                episode.end = "terminated" if terminated[row] else "truncated"
+            else:
+                env = envs.envs[number]
+                action = policy(observations[row], own[row], env, episode.steps)
+                if action is None:
+                    episode.end = "given up"
+                else:
+                    episode.steps += 1
+                    moves[number] = action
+            if episode.end:
+                free.append(number)
+        if moves:
+            envs.send(list(moves.values()), list(moves))
+        for number in free:
+            episode = playing.pop(number)
+            episode.took_s = round(perf_counter() - episode.took_s, 4)
+            yield episode
+        _begin_next(envs, free, waiting, playing)
+
+
+def _begin_next(
+    envs: Any, free: Any, waiting: deque[_Episode], playing: dict[int, _Episode]
+) -> None:
+    seeds: list[int | None] = [None] * envs.num_envs
+    begun = []
+    for number in free:
+        if waiting:
+            episode = waiting.popleft()
+            episode.took_s = perf_counter()
+            playing[number], seeds[number] = episode, episode.seed
+            envs.envs[number].action_space.seed(episode.seed)
+            begun.append(number)
+    if begun:
+        envs.send_reset(begun, seeds)
+
+
+def _find_policy(name: str) -> _Policy:
+    if name == "random":
+        return lambda observation, info, env, turn: str(env.sample_random_action())
+    module_name, colon, function_name = name.partition(":")
+    if not (module_name and colon and function_name):
+        raise click.BadParameter(f"--policy takes random or MODULE:FUNCTION, not {name!r}")
+    sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name.split(".")[0] and error.name != module_name:
+            raise
+        raise click.BadParameter(f"--policy: no module {module_name!r} here") from error
+    except AttributeError as error:
+        raise click.BadParameter(f"--policy: {module_name} has no {function_name}") from error
+    return lambda observation, info, env, turn: function(observation, info)
+
+
+def _script(file: Any) -> _Policy:
+    actions = [line.rstrip("\n") for line in file if line.strip()]
+    return lambda observation, info, env, turn: actions[turn] if turn < len(actions) else None
+
+
+def _shown(stack: ExitStack, played: Iterator[_Episode], total: int) -> Iterator[_Episode]:
+    """Show on a terminal how far it is."""
+    if not sys.stderr.isatty():
+        return played
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
+    return iter(bar.track(played, total=total, description="playing"))
+
+
+def _summary(found: Record, done: list[_Episode], faults: int, took_s: float) -> dict[str, Any]:
+    steps = sum(each.steps for each in done)
+    return {
+        "id": found.gym_id,
+        "mean_return": sum(each.total for each in done) / len(done),
+        "steps": steps,
+        "faults": faults,
+        "took_s": round(took_s, 4),
+        "steps_per_s": round(steps / took_s, 1),
+    }
+
+
+def _print(done: list[_Episode], summary: dict[str, Any]) -> None:
+    print_table(
+        ("episode", "seed", "steps", "return", "end", "seconds"),
+        (
+            (
+                str(each.episode),
+                str(each.seed),
+                str(each.steps),
+                f"{each.total:+.3f}",
+                each.end,
+                f"{each.took_s:.3f}",
+            )
+            for each in done
+        ),
+    )
+    click.echo(
+        f"{len(done)} episodes, {summary['steps']} steps, mean return "
+        f"{summary['mean_return']:+.3f}, {summary['steps_per_s']} steps/s with the start"
+    )
