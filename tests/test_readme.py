@@ -21,6 +21,8 @@ CONSOLE = [
 ]
 
 
+# They choose no backend, so what is run for one is run for all.
+@pytest.mark.parametrize("backend", ["bubblewrap"], indirect=True)
 @pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.strip().splitlines()[-1][:30])
 def test_every_python_block_runs(code: str, backend: str, tmp_path: Path) -> None:
     """In a process of its own, as a reader would."""
