@@ -12,8 +12,7 @@ from collections.abc import Collection
 
 from rock_gym.backends.base import Capabilities, Container
 from rock_gym.backends.docker import DockerBackend, settings
-from rock_gym.backends.docker.backend import LEASE_S
-from rock_gym.backends.docker.container import DockerContainer
+from rock_gym.backends.docker.container import LEASE_S, DockerContainer
 from rock_gym.errors import SandboxClosed, SandboxLost
 from rock_gym.spec import SandboxSpec
 

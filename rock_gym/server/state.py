@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
-from rock_gym.backends.docker.backend import owner_label
+from rock_gym.backends.docker.owner import owner_label
 from rock_gym.server.journal import Journal
 from rock_gym.server.metrics import Metrics
 from rock_gym.server.registry import Registry
