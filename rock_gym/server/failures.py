@@ -88,6 +88,7 @@ _KINDS: tuple[tuple[type[RockGymError], str, int, int], ...] = (
     (errors.StepTimeout, "step_timeout", 504, INTERNAL_ERROR),
     (errors.ResetTimeout, "reset_timeout", 504, INTERNAL_ERROR),
     (errors.WireError, "wire_error", 502, INTERNAL_ERROR),
+    (errors.CassetteError, "cassette_error", 500, INTERNAL_ERROR),
     (ResetNeeded, "reset_needed", 409, BAD_REQUEST),
     (EnvClosed, "env_closed", 410, BAD_REQUEST),
 )

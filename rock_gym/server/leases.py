@@ -44,9 +44,11 @@ class LeasingBackend:
         assert isinstance(container, DockerContainer)
         return self._hold(container)
 
-    def adopt(self, sandbox_id: str) -> tuple[SandboxSpec, DockerContainer]:
-        """Take over a container that another server left; raises as ``DockerBackend.adopt``."""
-        spec, container = self.docker.adopt(sandbox_id)
+    def adopt(
+        self, sandbox_id: str, *, stopped: bool = False
+    ) -> tuple[SandboxSpec, DockerContainer]:
+        """Take over a container that another server left; see ``DockerBackend.adopt``."""
+        spec, container = self.docker.adopt(sandbox_id, stopped=stopped)
         container.renew(LEASE_S)
         return spec, self._hold(container)
 

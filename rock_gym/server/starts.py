@@ -235,7 +235,7 @@ class Starter:
         adopted = {}
         for row in rows:
             try:
-                spec, container = leasing.adopt(row.info["inner"])
+                spec, container = leasing.adopt(row.info["inner"], stopped=row.state == "stopped")
             except RockGymError as error:
                 _log.warning("%s is not to be had any more: %s", row.id, error)
                 continue

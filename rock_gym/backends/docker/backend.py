@@ -6,10 +6,12 @@ import builtins
 import contextlib
 import hashlib
 import json
+import signal
 import threading
 import time
 import weakref
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from rock_gym.backends.base import Capabilities, Container
@@ -18,9 +20,8 @@ from rock_gym.backends.docker.boot import Boot, Made
 from rock_gym.backends.docker.container import LEASE_S, DockerContainer
 from rock_gym.backends.docker.engine import Engine
 from rock_gym.backends.docker.images import Images
-from rock_gym.backends.docker.link import Link
 from rock_gym.backends.docker.owner import Keeper, is_dead, owner_label
-from rock_gym.errors import SandboxLost, SpecError, StartFailed
+from rock_gym.errors import SandboxLost, SpecError
 from rock_gym.spec import SandboxSpec
 
 _NETWORKS = ("none", "bridge", "internal")
@@ -171,11 +172,17 @@ class DockerBackend:
         ]
 
     def adopt(
-        self, sandbox_id: str, timeout_s: float = 60.0
+        self, sandbox_id: str, timeout_s: float = 60.0, *, stopped: bool = False
     ) -> tuple[SandboxSpec, DockerContainer]:
         """Take over a lease whose owner has ended. What ran in it is killed; its files stay.
 
         Variables of its spec are secrets, which the engine was not told: they are gone.
+
+        Args:
+            sandbox_id: Which one.
+            timeout_s: How long it may take to answer.
+            stopped: Whether its owner had stopped it, so that it is started again for this. One
+                that has ended otherwise is not: its time was up.
 
         Raises:
             SandboxLost: If there is none of that id, or it has ended.
@@ -184,21 +191,17 @@ class DockerBackend:
         engine = self.engine
         told = engine.inspect(sandbox_id)
         labels = told["Config"]["Labels"] if told is not None else {}
-        if told is None or settings.LABEL_LEASE not in labels or not told["State"]["Running"]:
+        runs = told is not None and told["State"]["Running"]
+        if told is None or settings.LABEL_LEASE not in labels or not (runs or stopped):
             raise SandboxLost("there is no lease of that id; start another one")
         spec = replace(SandboxSpec.from_json(json.loads(labels[settings.LABEL_SPEC])), env=())
         image = engine.inspect_image(told["Image"])
         mark = bytes.fromhex(labels[settings.LABEL_MARK])
-        link = Link(*engine.attach(told["Id"]), sandbox_id, mark)
-        try:
-            link.send(mark)
-            if link.await_greeting(timeout_s) is None:
-                raise StartFailed("the sandbox does not answer", sandbox_id=sandbox_id)
-        except BaseException:
-            link.close()
-            link.free()
-            raise
         boot = Boot.of(sandbox_id, image, mark=mark)
+        if runs:
+            link = boot.take_over(engine, told["Id"], timeout_s)
+        else:
+            link = boot.bring_up(engine, told["Id"], time.monotonic() + timeout_s, None)
         made = self._made(spec, told["Id"], boot, image, told["HostConfig"]["Memory"])
         adopted = DockerContainer(engine, self.images, made, link, {}, self._leftovers)
         self._containers.add(adopted)
@@ -226,11 +229,7 @@ class DockerBackend:
         """
         removed = []
         for found in self.engine.list(settings.LABEL_OWNER):
-            labels = found["Labels"]
-            runs = found["State"] in ("running", "paused")
-            if is_dead(labels[settings.LABEL_OWNER]) and not (
-                runs and settings.LABEL_LEASE in labels
-            ):
+            if self._is_left(self.engine, found):
                 self.engine.remove(found["Id"])
                 removed.append(found["Names"][0].lstrip("/"))
         return removed
@@ -244,10 +243,19 @@ class DockerBackend:
     def _sweep(self, engine: Engine) -> None:
         """Remove what owners that have died since left behind: containers that never started."""
         for found in engine.list(settings.LABEL_OWNER):
-            if found["State"] in ("created", "exited", "dead") and is_dead(
-                found["Labels"][settings.LABEL_OWNER]
-            ):
+            if found["State"] in ("created", "exited", "dead") and self._is_left(engine, found):
                 engine.remove(found["Id"])
+
+    def _is_left(self, engine: Engine, found: dict[str, Any]) -> bool:
+        """Whether a container's owner has died, and nobody may take it over."""
+        if not is_dead(found["Labels"][settings.LABEL_OWNER]):
+            return False
+        if settings.LABEL_LEASE not in found["Labels"]:
+            return True
+        if found["State"] in ("running", "paused"):
+            return False  # it ends by itself
+        told = engine.inspect(found["Id"])
+        return told is None or not _was_stopped(told["State"])
 
     def close(self) -> None:
         """Kill every container that is left but leases; see ``Backend.close``."""
@@ -264,6 +272,14 @@ class DockerBackend:
             engine.close()
         if keeper is not None:
             keeper.close()
+
+
+def _was_stopped(state: dict[str, Any]) -> bool:
+    """Whether an owner has stopped a lease so lately that it, or another one, may still want it."""
+    if state["ExitCode"] != 128 + signal.SIGKILL or state["OOMKilled"]:
+        return False
+    finished = datetime.fromisoformat(f"{state['FinishedAt'][:19]}+00:00").timestamp()
+    return time.time() - finished < LEASE_S
 
 
 def _labels(spec: SandboxSpec, sandbox_id: str, mark: bytes) -> dict[str, str]:

@@ -90,6 +90,28 @@ class Boot:
             link.free()
             raise
 
+    def take_over(self, engine: Engine, container: str, timeout_s: float) -> Link:
+        """Have the first process of a container, which runs, start over for us.
+
+        Args:
+            engine: Where it is.
+            container: The engine's id of it.
+            timeout_s: How long it may take.
+
+        Raises:
+            StartFailed: If it does not answer.
+        """
+        link = Link(*engine.attach(container), self.sandbox_id, self.mark)
+        try:
+            link.send(self.mark)
+            if link.await_greeting(timeout_s) is None:
+                raise StartFailed("the sandbox does not answer", sandbox_id=self.sandbox_id)
+            return link
+        except BaseException:
+            link.close()
+            link.free()
+            raise
+
     def _hand_over(self, link: Link, deadline: float) -> None:
         """Give the container its first process, and wait until that answers."""
         with contextlib.suppress(SandboxLost, SandboxClosed):  # the greeting then does not come
