@@ -207,7 +207,7 @@ def _check_known(gem_id: str, imports: Sequence[str]) -> None:
 
 def _check_single(request: MakeRequest) -> None:
     plain = MakeRequest()
-    for name in ("group_size", "autoreset_mode", "max_episode_steps"):
+    for name in ("group_size", "autoreset_mode", "max_episode_steps", "envs_per_process"):
         if getattr(request, name) != getattr(plain, name):
             raise SpecError(f"{name} is for batches: give num_envs as well")
 
@@ -248,6 +248,7 @@ def _vector(
             group_size=request.group_size,
             autoreset_mode=request.autoreset_mode,
             max_episode_steps=request.max_episode_steps,
+            envs_per_process=request.envs_per_process,
             **options,
         )
 

@@ -49,6 +49,8 @@ class MakeRequest(msgspec.Struct, forbid_unknown_fields=True):
         group_size: For a batch, how many environments in a row share each seed.
         autoreset_mode: For a batch, ``"NextStep"``, ``"SameStep"`` or ``"Disabled"``.
         max_episode_steps: For a batch, after how many steps an episode is truncated.
+        envs_per_process: For a batch, how many environments share a process, for those that only
+            parse an action.
         kwargs: What goes on to ``gem.make``.
         dataset: Rows, for environments that are built on data.
         observation: ``"raw"`` for GEM's own observation, which most games' info completes by a
@@ -68,6 +70,7 @@ class MakeRequest(msgspec.Struct, forbid_unknown_fields=True):
     group_size: Count = 1
     autoreset_mode: str = "NextStep"
     max_episode_steps: Count | None = None
+    envs_per_process: Count = 1
     kwargs: dict[str, Any] = {}
     dataset: list[dict[str, Any]] | None = None
     observation: Literal["raw", "text"] = "raw"

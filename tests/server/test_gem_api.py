@@ -98,6 +98,7 @@ def test_list_names_all_of_gem(client: Client) -> None:
         ({"env_id": GUESS, "env_ids": [GUESS]}, "either"),
         ({"env_id": GUESS, "group_size": 2}, "num_envs"),
         ({"env_id": GUESS, "num_envs": 3, "group_size": 2}, "does not divide"),
+        ({"env_id": "rg:n_queens", "num_envs": 2, "envs_per_process": 2}, "must not share"),
         ({"env_id": GUESS, "num_envs": 2, "autoreset_mode": "Sometimes"}, "autoreset_mode"),
         ({"env_id": GUESS, "cpus": 1, "resources": {"cpu": "2"}}, "leave one out"),
         ({"env_id": GUESS, "memory": "much"}, "memory"),
@@ -339,8 +340,12 @@ def same(answer: Any, expected: Any) -> bool:
     return [list(each) for each in answer] == [list(each) for each in expected]
 
 
-def test_a_batch_is_a_vector_environment(client: Client, backend: str) -> None:
-    sandbox_id = client.made(GUESS, num_envs=3, max_episode_steps=2, observation="text")
+@pytest.mark.parametrize("more", [{}, {"envs_per_process": 3}])
+def test_a_batch_is_a_vector_environment(
+    client: Client, backend: str, more: dict[str, int]
+) -> None:
+    options = {"num_envs": 3, "max_episode_steps": 2, "observation": "text"}
+    sandbox_id = client.made(GUESS, **options, **more)
     actions = [[guess(1), guess(2), "none"], [guess(3)] * 3, [guess(4)] * 3]
     first = client.gem("reset", sandbox_id=sandbox_id, seed=5).body
     turns = [client.gem("step", sandbox_id=sandbox_id, action=each).body for each in actions]
