@@ -6,7 +6,7 @@ import copy
 import warnings
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from rock_gym.errors import EnvError, RockGymError, SpecError, WireError
+from rock_gym.errors import EnvError, RockGymError, SpecError
 from rock_gym.gem import wire
 from rock_gym.gem.config import EnvConfig
 from rock_gym.gem.replies import ResetReply, StepReply, check_seed, error_of, observed, stepped
@@ -51,6 +51,9 @@ class Shared(Protocol):
 
     def expire(self) -> None:
         """Kill the process, as it has taken too long."""
+
+    def distrust(self, error: wire.WireError) -> RockGymError:
+        """Kill the process, as it sent no valid answer; returns what is to be raised."""
 
     def leave(self, worker: PackedWorker) -> None:
         """Remove an environment."""
@@ -156,20 +159,16 @@ class PackedWorker:
                 raise self._taken_error()
             return None
         self.answer = self._owed = None
+        if type(answer) is wire.Failed:
+            raise error_of(answer, self.sandbox.id)
         try:
             if type(answer) is wire.Stepped and owed == "step":
                 return stepped(answer)
             if type(answer) is wire.Observed and owed == "reset":
                 return observed(answer)
+            raise wire.WireError(f"a {type(answer).__name__} came after a {owed}")
         except wire.WireError as error:
-            raise WireError(
-                f"the environment sent no valid answer: {error}", sandbox_id=self.sandbox.id
-            ) from None
-        if type(answer) is wire.Failed:
-            raise error_of(answer, self.sandbox.id)
-        raise WireError(
-            f"a {type(answer).__name__} came after a {owed}", sandbox_id=self.sandbox.id
-        )
+            raise self.pack.distrust(error) from None
 
     def _taken_error(self) -> RockGymError:
         error = self.error or EnvError("its process is gone", sandbox_id=self.sandbox.id)

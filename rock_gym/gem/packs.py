@@ -210,12 +210,7 @@ class Pack:
                     raise wire.WireError(f"a {type(message).__name__} came for a batch")
                 self._distribute(message.items, numbers)
         except wire.WireError as error:
-            self._lose(
-                WireError(
-                    f"the environments' process sent no valid answer: {error}",
-                    sandbox_id=self.sandbox.id,
-                )
-            )
+            self.distrust(error)
         except (EOFError, OSError):
             self._lose(self._loss())
         self.sandbox.last_use_s = time.monotonic()
@@ -259,6 +254,14 @@ class Pack:
                 f"the process is gone that it shared: {error.message}", sandbox_id=self.sandbox.id
             )
         )
+
+    def distrust(self, error: wire.WireError) -> RockGymError:
+        """Kill the process, as it sent no valid answer; returns what is to be raised."""
+        lost = WireError(
+            f"the environments' process sent no valid answer: {error}", sandbox_id=self.sandbox.id
+        )
+        self._lose(lost)
+        return lost
 
     def _lose(self, error: RockGymError) -> None:
         """Tell all environments that wait for an answer; the others find out when they ask."""

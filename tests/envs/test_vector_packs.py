@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode
 from rock_gym import SandboxPool
 from rock_gym.envs import EnvClosed, SandboxVectorEnv
 from rock_gym.errors import EnvError, EnvUnavailable, SpecError
+from rock_gym.gem import wire
 from rock_gym.gem.worker import with_guest
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import members, wait_gone
@@ -190,6 +191,33 @@ def test_what_is_too_large_is_its_own_fault(vector: Callable[..., SandboxVectorE
     assert [len(value) for value in infos["value"]] == [4_100_000] * NUMBER
     with pytest.raises(SpecError, match="cannot be sent"):
         envs.step(["x" * 17_000_000] * NUMBER)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xff\xff\xff",
+        bytes(wire.encode(wire.Hello())),
+        bytes(wire.encode(wire.Answers([]))) * 2 + b"\x00\x00\x00\x01\xc1",
+        bytes(wire.encode(wire.Answers([wire.Observed("a reset", wire.tidy_info({}))]))),
+        bytes(wire.encode(wire.Answers([wire.Failed("env_error", "x")] * (TOGETHER + 1)))),
+    ],
+)
+def test_what_is_no_answer_ends_those_it_may_be_of(
+    vector: Callable[..., SandboxVectorEnv], data: bytes
+) -> None:
+    envs = begun(vector())
+    pid = pid_of(envs, 0)
+    *_, infos = envs.step(actions(_0=f"forge {data.hex()}"))
+    kinds = infos["fault"].tolist()
+    assert set(kinds[:TOGETHER]) & {"wire_error", "env_error"}
+    assert kinds[TOGETHER:] == [None] * 2
+    assert not wait_gone({pid})
+    # What was owed to others of that process is lost with it, at the latest at the next turn.
+    envs.step(actions())
+    envs.step(actions())
+    *_, infos = envs.step(actions())
+    assert "fault" not in infos
 
 
 def test_what_is_wrong_for_all_is_raised(vector: Callable[..., SandboxVectorEnv]) -> None:

@@ -86,7 +86,7 @@ def counters(*lengths: int, **kwargs: Any) -> list[Callable[[], gym.Env[Any, Any
 
 
 OBEDIENT = """
-import os, random, time
+import contextlib, os, random, stat, time
 import gem
 
 class Obedient(gem.Env):
@@ -114,6 +114,11 @@ class Obedient(gem.Env):
                 while True:
                     file.write(b"x" * (1 << 20))
                     file.flush()
+        if word == "forge":
+            for fd in map(int, os.listdir("/proc/self/fd")):
+                with contextlib.suppress(OSError):
+                    if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                        os.write(fd, bytes.fromhex(rest))
         if word == "hang-next":
             self.stuck = True
         if word == "look":
