@@ -6,10 +6,8 @@ import importlib
 import json
 import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,33 +17,10 @@ from rock_gym.cli_options import find_env, sandbox_options, started_with
 from rock_gym.cli_output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
-    import gymnasium as gym
-
+    from rock_gym.episodes import Episode, Policy
     from rock_gym.gem.catalog import Record
 
 __all__ = ["run"]
-
-# Gives the action for an observation, its info, the environment and the turn; None gives up.
-_Policy = Callable[[str, dict[str, Any], Any, int], "str | None"]
-_FAULTLESS = ("terminated", "truncated", "given up")
-
-
-@dataclass
-class _Episode:
-    """What came of an episode."""
-
-    episode: int
-    seed: int
-    steps: int = 0
-    total: float = 0.0
-    end: str = ""
-    took_s: float = 0.0
-
-    def told(self) -> dict[str, Any]:
-        """As JSON."""
-        facts = asdict(self)
-        facts["return"] = facts.pop("total")
-        return facts
 
 
 @click.command()
@@ -90,22 +65,22 @@ def run(
     run at the same time. Exit code 1 if one ended by a fault of the machinery.
     """
     found = find_env(env_id)
-    play = _find_policy(policy) if actions is None else _script(actions)
+    chosen = _find_policy(policy) if actions is None else _script(actions)
     options = started_with(**sandbox)
     if max_steps is not None:
         options["max_episode_steps"] = max_steps
     seeds = [seed + number for number in range(episodes)]
     begun_s = perf_counter()
-    done: list[_Episode] = []
+    done: list[Episode] = []
     with ExitStack() as stack:
-        played = _begin(stack, found, min(num_envs, episodes), record, options, play, seeds)
+        played = _begin(stack, found, min(num_envs, episodes), record, options, chosen, seeds)
         for episode in _shown(stack, played, episodes):
             done.append(episode)
             if jsonl is not None:
                 jsonl.write(json.dumps(episode.told()) + "\n")
                 jsonl.flush()
     done.sort(key=lambda each: each.episode)
-    faults = sum(each.end not in _FAULTLESS for each in done)
+    faults = sum(each.faulty for each in done)
     summary = _summary(found, done, faults, perf_counter() - begun_s)
     if as_json:
         print_json({**summary, "episodes": [each.told() for each in done]})
@@ -122,10 +97,12 @@ def _begin(
     num_envs: int,
     record: str | None,
     options: dict[str, Any],
-    policy: _Policy,
+    policy: Policy,
     seeds: list[int],
-) -> Iterator[_Episode]:
+) -> Iterator[Episode]:
     import gymnasium as gym
+
+    from rock_gym.episodes import play, play_many
 
     env: Any
     if num_envs == 1:
@@ -137,96 +114,10 @@ def _begin(
         from rock_gym.wrappers import Record
 
         env = Record(env, record)
-    return (_play if num_envs == 1 else _play_many)(env, policy, seeds)
+    return (play if num_envs == 1 else play_many)(env, policy, seeds)
 
 
-def _play(env: gym.Env[Any, Any], policy: _Policy, seeds: list[int]) -> Iterator[_Episode]:
-    """Play one episode after the other."""
-    for number, seed in enumerate(seeds):
-        episode, begun_s = _Episode(number, seed), perf_counter()
-        _play_episode(env, policy, episode)
-        episode.took_s = round(perf_counter() - begun_s, 4)
-        yield episode
-
-
-def _play_episode(env: Any, policy: _Policy, episode: _Episode) -> None:
-    from rock_gym.envs.vector_slots import UNUSABLE, kind_of
-    from rock_gym.errors import RockGymError
-
-    try:
-        observation, info = env.reset(seed=episode.seed)
-        env.unwrapped.action_space.seed(episode.seed)
-        while not episode.end:
-            action = policy(observation, info, env.unwrapped, episode.steps)
-            if action is None:
-                episode.end = "given up"
-                return
-            episode.steps += 1
-            observation, reward, terminated, truncated, info = env.step(action)
-            episode.total += float(reward)
-            episode.end = "terminated" if terminated else "truncated" if truncated else ""
-    except UNUSABLE:
-        raise
-    except RockGymError as error:
-        episode.end = kind_of(error)
-
-
-def _play_many(envs: Any, policy: _Policy, seeds: list[int]) -> Iterator[_Episode]:
-    """Play many at the same time, each at its own pace."""
-    from rock_gym.wrappers.rows import split_infos
-
-    waiting = deque(_Episode(number, seed) for number, seed in enumerate(seeds))
-    playing: dict[int, _Episode] = {}
-    _begin_next(envs, range(envs.num_envs), waiting, playing)
-    while playing:
-        observations, rewards, terminated, truncated, infos = envs.recv(min_envs=1)
-        numbers = infos["env_id"].tolist()
-        own, _ = split_infos(infos, len(numbers))
-        free, moves = [], {}
-        for row, number in enumerate(numbers):
-            episode = playing[number]
-            own[row].pop("env_id")
-            episode.total += float(rewards[row])
-            if "fault" in own[row]:
-                episode.end = own[row]["fault"]
-            elif terminated[row] or truncated[row]:
-                episode.end = "terminated" if terminated[row] else "truncated"
-            else:
-                env = envs.envs[number]
-                action = policy(observations[row], own[row], env, episode.steps)
-                if action is None:
-                    episode.end = "given up"
-                else:
-                    episode.steps += 1
-                    moves[number] = action
-            if episode.end:
-                free.append(number)
-        if moves:
-            envs.send(list(moves.values()), list(moves))
-        for number in free:
-            episode = playing.pop(number)
-            episode.took_s = round(perf_counter() - episode.took_s, 4)
-            yield episode
-        _begin_next(envs, free, waiting, playing)
-
-
-def _begin_next(
-    envs: Any, free: Any, waiting: deque[_Episode], playing: dict[int, _Episode]
-) -> None:
-    seeds: list[int | None] = [None] * envs.num_envs
-    begun = []
-    for number in free:
-        if waiting:
-            episode = waiting.popleft()
-            episode.took_s = perf_counter()
-            playing[number], seeds[number] = episode, episode.seed
-            envs.envs[number].action_space.seed(episode.seed)
-            begun.append(number)
-    if begun:
-        envs.send_reset(begun, seeds)
-
-
-def _find_policy(name: str) -> _Policy:
+def _find_policy(name: str) -> Policy:
     if name == "random":
         return lambda observation, info, env, turn: str(env.sample_random_action())
     module_name, colon, function_name = name.partition(":")
@@ -244,12 +135,12 @@ def _find_policy(name: str) -> _Policy:
     return lambda observation, info, env, turn: function(observation, info)
 
 
-def _script(file: Any) -> _Policy:
+def _script(file: Any) -> Policy:
     actions = [line.rstrip("\n") for line in file if line.strip()]
     return lambda observation, info, env, turn: actions[turn] if turn < len(actions) else None
 
 
-def _shown(stack: ExitStack, played: Iterator[_Episode], total: int) -> Iterator[_Episode]:
+def _shown(stack: ExitStack, played: Iterator[Episode], total: int) -> Iterator[Episode]:
     """Show on a terminal how far it is."""
     if not sys.stderr.isatty():
         return played
@@ -260,7 +151,7 @@ def _shown(stack: ExitStack, played: Iterator[_Episode], total: int) -> Iterator
     return iter(bar.track(played, total=total, description="playing"))
 
 
-def _summary(found: Record, done: list[_Episode], faults: int, took_s: float) -> dict[str, Any]:
+def _summary(found: Record, done: list[Episode], faults: int, took_s: float) -> dict[str, Any]:
     steps = sum(each.steps for each in done)
     return {
         "id": found.gym_id,
@@ -272,7 +163,7 @@ def _summary(found: Record, done: list[_Episode], faults: int, took_s: float) ->
     }
 
 
-def _print(done: list[_Episode], summary: dict[str, Any]) -> None:
+def _print(done: list[Episode], summary: dict[str, Any]) -> None:
     print_table(
         ("episode", "seed", "steps", "return", "end", "seconds"),
         (

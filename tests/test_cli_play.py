@@ -19,6 +19,17 @@ pytestmark = pytest.mark.parametrize("backend", ["bubblewrap"], indirect=True, s
 
 GUESS = "game:GuessTheNumber-v0-easy"
 
+# A policy that stops every sandbox of the process before its first move.
+WILD = """
+import gc
+from rock_gym import Sandbox
+
+def wild(observation, info):
+    for sandbox in [each for each in gc.get_objects() if type(each) is Sandbox]:
+        sandbox.stop()
+    return "1"
+"""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def default_pools_end_with_the_module(
@@ -93,13 +104,6 @@ class TestRun:
     ) -> None:
         result = run("run", *words)
         assert (result.exit_code, message in result.stderr) == (code, True), result.output
-
-    def test_a_fault_is_told(self, backend: str) -> None:
-        """With exit code 1, and as the end of its episode, one by one or many at a time."""
-        for num_envs in ("1", "2"):
-            result = run("run", "rg:composite", "-n", "2", "--json", "--num-envs", num_envs)
-            assert result.exit_code == 1
-            assert "Error: " in result.stderr or "ended by a fault" in result.stderr
 
 
 class TestReplay:
@@ -189,3 +193,18 @@ class TestExec:
     def test_exit_codes(self, backend: str, words: list[str], code: int, message: str) -> None:
         result = run("exec", *words)
         assert (result.exit_code, message in result.stderr) == (code, True), result.output
+
+
+class TestFaults:
+    """Last, as the sandboxes that others have used are gone then."""
+
+    def test_a_fault_is_told(
+        self, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With exit code 1, and as the end of its episode."""
+        (tmp_path / "wild_policy.py").write_text(WILD)
+        monkeypatch.chdir(tmp_path)
+        result = run("run", GUESS, "-n", "2", "--policy", "wild_policy:wild", "--json")
+        assert result.exit_code == 1
+        assert "2 of 2 episodes ended by a fault" in result.stderr
+        assert json.loads(result.stdout)["faults"] == 2

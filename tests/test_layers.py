@@ -32,6 +32,7 @@ TIERS = (
     ("default_pools",),
     ("envs", "cli_output", "cli_options"),
     ("wrappers",),
+    ("episodes",),
     ("cli_image", "cli_docker", "cli_envs", "cli_exec", "cli_replay", "cli_run"),
     ("registration", "server", "adapters"),
     ("cli_serve",),
