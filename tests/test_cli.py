@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 import rock_gym
 from rock_gym.cli import main
+from rock_gym.cli_output import harmless
 from rock_gym.errors import BackendUnavailable
 
 
@@ -88,6 +89,10 @@ def test_an_error_is_one_line_with_the_next_command() -> None:
 def test_a_command_line_that_makes_no_sense() -> None:
     assert run("envs", "--no-such-option").exit_code == 2
     assert run("no-such-command").exit_code == 2
+
+
+def test_texts_of_sandboxes_do_not_command_the_terminal() -> None:
+    assert harmless("a\tb\r\nc\x1b[2J\x9b0m\x07") == "a\tb\nc\ufffd[2J\ufffd0m\ufffd"
 
 
 def test_doctor_is_content_where_sandboxes_work(backend: str) -> None:

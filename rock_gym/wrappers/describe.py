@@ -102,8 +102,6 @@ def _describe_gem(env: GemEnv) -> dict[str, Any]:
         if name not in defaults or value != defaults[name].default
     }
     record = catalog.find(env.gem_id)
-    if record is not None:
-        del given["gem_id"]
     return {"id": _GENERIC_ID if record is None else record.gym_id, **_arguments(given)}
 
 

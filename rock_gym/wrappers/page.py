@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ h1 { font-size: 1.4rem; margin: 0 0 .3rem } h2 { font-size: 1.1rem; margin: 2.2r
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .15rem .9rem .15rem 0; border-bottom: 1px solid var(--line) }
 pre { background: #8881; border-radius: 6px; padding: .6rem .8rem; margin: .35rem 0;
-  overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px }
+  overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; font: 13px/1.25 monospace }
 pre.action { background: none; border-left: 3px solid #48c; border-radius: 0 }
 section > div { border-top: 1px solid var(--line); padding: .6rem 0 }
 .dim, summary { color: var(--dim) } .up { color: var(--up) } .down, .fault { color: var(--down) }
@@ -38,6 +39,7 @@ _SHOWN_BAD = dict.fromkeys(
     [*range(9), 11, 12, 13, *range(14, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}"
 )
 _BAR, _TALL = 6, 40
+_FEW = 5
 
 
 def write_page(
@@ -132,15 +134,14 @@ def _page(cassette: Cassette, episodes: list[_Episode], shown: int | None) -> st
 def _name(cassette: Cassette) -> str:
     env = cassette.header.get("env") or {}
     ways = env.get("ways") or [env]
-    names = sorted({str(_id_of(way)) for way in ways})
+    names = sorted({str(_name_of(way)) for way in ways})
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     count = f"{cassette.num_envs} \N{MULTIPLICATION SIGN} " if cassette.is_vector else ""
     return f"{count}{', '.join(names[:3])}{more}"
 
 
-def _id_of(way: dict[str, Any]) -> Any:
-    kwargs = way.get("kwargs") or {}
-    return kwargs.get("gem_id") or way.get("id") or way.get("is")
+def _name_of(way: dict[str, Any]) -> Any:
+    return (way.get("kwargs") or {}).get("gem_id") or way.get("id") or way.get("is")
 
 
 def _about(cassette: Cassette) -> str:
@@ -185,7 +186,7 @@ def _step(number: int, step: Event) -> str:
     time = (
         ""
         if step.took_s is None
-        else f" <span class=dim>{_number(step.took_s) * 1000:.1f} ms</span>"
+        else f" <span class=dim>\N{MIDDLE DOT} {_number(step.took_s) * 1000:.1f} ms</span>"
     )
     action = f"<pre class=action>{_text(step.action)}</pre>"
     return f"<div>{head}{time}{_text(end)}{action}{_given(step)}</div>"
@@ -206,7 +207,7 @@ def _bars(steps: list[Event]) -> str:
     """Draw the rewards of an episode."""
     rewards = [_number(step.reward) for step in steps]
     most = max((abs(reward) for reward in rewards), default=0.0)
-    if most == 0.0 or most != most or most == float("inf"):
+    if len(rewards) < _FEW or most == 0.0 or not math.isfinite(most):
         return ""
     parts = []
     for index, reward in enumerate(rewards):
