@@ -67,8 +67,8 @@ def make_again(way: dict[str, Any], overrides: dict[str, Any]) -> gym.Env[Any, A
             f"it was recorded around {', '.join(way['wrappers'])}: record the environment inside "
             "of them, or give one like it to rock_gym.wrappers.rerun by make="
         )
-    # An id with a colon would name a module to import: a file may not do that.
-    if ":" in env_id or env_id not in gym.registry:
+    # Gymnasium would import a module that an id names before a colon: a file may not do that.
+    if env_id not in gym.registry:
         raise CassetteError(f"no environment {env_id!r} is registered: import what registers it")
     limit = way.get("max_episode_steps")
     limits = {} if limit is None else {"max_episode_steps": limit}

@@ -70,6 +70,7 @@ def test_a_disk_that_is_full(path: Path) -> None:
             writer.write({"number": 1, "text": "x" * 100})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes().endswith(b"}\n")
     writer.write({"number": 2})
     writer.close()
     assert numbers(path) == [0, 2]
