@@ -20,6 +20,7 @@ from rock_gym._version import __version__
 from rock_gym.cli_envs import envs
 from rock_gym.cli_exec import run_command
 from rock_gym.cli_image import image
+from rock_gym.cli_options import sandbox_options
 from rock_gym.cli_output import json_option, print_json
 from rock_gym.cli_replay import replay
 from rock_gym.cli_run import run
@@ -76,19 +77,9 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.option("--image", metavar="NAME", help="The image; by default the backend's own.")
-@click.option("--backend", default="auto", show_default=True, help="What runs the sandbox.")
-@click.option("--memory", metavar="SIZE", help="Such as 2g.")
-@click.option("--cpus", metavar="N", help="Such as 2 or 0.5.")
+@sandbox_options
 @click.pass_context
-def shell(
-    ctx: click.Context,
-    command: tuple[str, ...],
-    image: str | None,
-    backend: str,
-    memory: str | None,
-    cpus: str | None,
-) -> None:
+def shell(ctx: click.Context, /, command: tuple[str, ...], **options: Any) -> None:
     """Open a shell, or COMMAND, on a terminal in a fresh sandbox.
 
     The sandbox and all in it are gone when it ends; the exit code is that of the shell.
@@ -99,7 +90,7 @@ def shell(
     rows, columns = size_of(1)
     env = {"TERM": os.environ.get("TERM", "xterm")}
     with (
-        Sandbox.start(image, backend=backend, memory=memory, cpus=cpus) as sandbox,
+        Sandbox.start(**options) as sandbox,
         sandbox.open_pty(list(command) or None, rows=rows, columns=columns, env=env) as pty,
     ):
         code = interact(pty)

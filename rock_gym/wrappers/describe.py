@@ -1,4 +1,7 @@
-"""What an environment was made with, told so that it can be made again from a file."""
+"""What an environment was made with, told so that it can be made again from a file.
+
+Only ids that are registered here are made, and only from arguments that are plain values.
+"""
 
 from __future__ import annotations
 

@@ -30,6 +30,9 @@ Batch = tuple[Any, Any, Any, Any, dict[str, Any]]
 class VectorReplay(VectorEnv[Any, Any, Any]):
     """Gives what a cassette of a vector environment recorded, call by call; ``Replay`` makes it.
 
+    What was recorded by ``step`` is played back by ``step``, and what was received by parts is sent
+    and received by parts, each batch as it was.
+
     Args:
         path: The cassette.
         strict: Whether each call must be the recorded one, with the recorded actions, and no other
