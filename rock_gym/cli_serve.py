@@ -116,6 +116,8 @@ def serve(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(message)s",
     )
+    # That it keeps only so many connections to the engine open is no news for an operator.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     settings = Settings(
         backend=backend,
         aliases=_read_aliases(aliases),
