@@ -103,41 +103,40 @@ def killed(backend: str, state: str) -> Iterator[tuple[Server, str, str, str]]:
     assert not containers_of(first.process.pid)
 
 
-def test_containers_are_taken_over(killed: tuple[Server, str, str, str], state: str) -> None:
+def test_containers_are_taken_over_or_removed(
+    killed: tuple[Server, str, str, str], state: str
+) -> None:
     """With their files, but without their sessions, which say why. Spares are not kept.
 
-    Neither are environments: what they play was lost with the sockets to it.
+    Neither are environments: what they play was lost with the sockets to it. A server that was not
+    told to take containers over removes them.
     """
     first, busy, stopped, env = killed
     second = run_server("--backend", "docker", "--adopt", "--state", state)
-    try:
-        read = second.post("read_file", sandbox_id=busy, path="kept")
-        assert read.result["content"] == "still here"
-        request = {"sandbox_id": busy, "session": "main"}
-        assert second.post("run_in_session", **request, command="x").kind == "server_restarted"
-        assert second.post("close_session", **request).kind == "server_restarted"
-        assert second.post("create_session", **request).result
-        echoed = second.post("run_in_session", **request, command="echo again")
-        assert echoed.result["output"] == "again"
-        assert second.get(f"get_status?sandbox_id={stopped}").result["state"] == "stopped"
-        assert second.post("restart", sandbox_id=stopped).result
-        assert second.post("execute", sandbox_id=stopped, command="true").result["exit_code"] == 0
-        assert {each["sandbox_id"] for each in second.get("sandboxes").result["items"]} == {
-            busy,
-            stopped,
-        }
-        assert second.post(f"{GEM}/step", sandbox_id=env, action="x").kind == "server_restarted"
-        assert len(containers_of(first.process.pid)) == 2
-    finally:
-        second.end()
+    read = second.post("read_file", sandbox_id=busy, path="kept")
+    assert read.result["content"] == "still here"
+    request = {"sandbox_id": busy, "session": "main"}
+    assert second.post("run_in_session", **request, command="x").kind == "server_restarted"
+    assert second.post("close_session", **request).kind == "server_restarted"
+    assert second.post("create_session", **request).result
+    echoed = second.post("run_in_session", **request, command="echo again")
+    assert echoed.result["output"] == "again"
+    assert second.get(f"get_status?sandbox_id={stopped}").result["state"] == "stopped"
+    assert second.post("restart", sandbox_id=stopped).result
+    assert second.post("execute", sandbox_id=stopped, command="true").result["exit_code"] == 0
+    items = second.get("sandboxes").result["items"]
+    assert {each["sandbox_id"] for each in items} == {busy, stopped}
+    assert second.post(f"{GEM}/step", sandbox_id=env, action="x").kind == "server_restarted"
+    assert len(containers_of(first.process.pid)) == 2
+    assert second.post("delete", sandbox_id=stopped).result
+    assert len(containers_of(first.process.pid)) == 1
+    second.process.kill()
+    second.process.communicate(timeout=30)
 
-
-def test_or_removed(killed: tuple[Server, str, str, str], state: str) -> None:
-    """By a server that was not told to take them over."""
-    first, busy, *_ = killed
-    second = run_server("--backend", "docker", "--state", state)
+    third = run_server("--backend", "docker", "--state", state)
     try:
-        assert second.post("execute", sandbox_id=busy, command="x").kind == "server_restarted"
+        assert third.post("execute", sandbox_id=busy, command="x").kind == "server_restarted"
+        assert third.post("execute", sandbox_id=stopped, command="x").kind == "sandbox_closed"
         assert eventually(lambda: not containers_of(first.process.pid))
     finally:
-        second.end()
+        third.end()
