@@ -135,6 +135,7 @@ class _Lives:
         self._renewing: asyncio.Task[None] | None = None
         self._cooling: asyncio.TimerHandle | None = None
         state.on_start(self._take_over)
+        state.on_closing(lambda: state.threads.control(self._starter.close_pools))
         state.on_stop(self._close)
         state.metrics.watch(
             "rock_gym_spares", "Sandboxes that wait to be started.", "backend", self._starter.spares

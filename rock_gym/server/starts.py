@@ -13,7 +13,7 @@ from rock_gym.backends import get_backend
 from rock_gym.backends.base import Backend
 from rock_gym.backends.docker import DockerBackend
 from rock_gym.backends.docker.images import Credentials
-from rock_gym.errors import ImageNotFound, RockGymError, SpecError
+from rock_gym.errors import ImageNotFound, PoolClosed, RockGymError, SpecError
 from rock_gym.pool import SandboxPool
 from rock_gym.sandbox import Sandbox
 from rock_gym.server.journal import Row
@@ -83,6 +83,7 @@ class Starter:
         self._lock = threading.Lock()
         self._shelves: OrderedDict[tuple[str, SandboxSpec], _Shelf] = OrderedDict()
         self._leasing: LeasingBackend | None = None
+        self._closed = False
 
     # What is wanted
 
@@ -172,6 +173,8 @@ class Starter:
             return Sandbox.from_spec(backend, wish.spec, wish.timeout_s)
         key = backend.name, wish.spec
         with self._lock:
+            if self._closed:
+                raise PoolClosed("the server is shutting down")
             shelf = self._shelves.get(key)
             if shelf is None:
                 pool = SandboxPool.from_spec(wish.spec, backend=backend)
@@ -260,13 +263,19 @@ class Starter:
             shelf.pool.backend for shelf in shelves for _ in range(shelf.pool.statistics().idle)
         ]
 
-    def close(self) -> None:
-        """End all that was started here, and all spares."""
+    def close_pools(self) -> None:
+        """Start nothing any more, and end all spares. Starts that wait for their turn fail."""
         with self._lock:
+            self._closed = True
             shelves, self._shelves = self._shelves, OrderedDict()
-            leasing, self._leasing = self._leasing, None
         for shelf in shelves.values():
             shelf.pool.close()
+
+    def close(self) -> None:
+        """Let go of the engine. Containers that may outlive the server do so, if any is left."""
+        self.close_pools()
+        with self._lock:
+            leasing, self._leasing = self._leasing, None
         if leasing is not None:
             leasing.close()
 

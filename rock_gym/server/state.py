@@ -45,11 +45,16 @@ class ServerState:
         self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._starters: list[Hook] = []
+        self._closers: list[Hook] = []
         self._enders: list[Hook] = []
 
     def on_start(self, hook: Hook) -> None:
         """Have something done before the first request."""
         self._starters.append(hook)
+
+    def on_closing(self, hook: Hook) -> None:
+        """Have something done while the entries are deleted: what keeps them from it is to end."""
+        self._closers.append(hook)
 
     def on_stop(self, hook: Hook) -> None:
         """Have something done when all entries have been deleted, last come first served."""
@@ -74,7 +79,9 @@ class ServerState:
         if self.stopping:
             return
         self.stopping = self.registry.ending = True
-        await _all([entry.delete() for entry in self.registry])
+        # Some entries are deleted only when their starts have failed, which the closers see to.
+        entries = [entry.delete() for entry in self.registry]
+        await _all([*entries, *(hook() for hook in self._closers)])
         for hook in reversed(self._enders):
             await _all([hook()])
         self.threads.close()
