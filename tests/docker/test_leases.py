@@ -14,7 +14,7 @@ from rock_gym import Sandbox
 from rock_gym.backends.docker import DockerBackend
 from rock_gym.cli import main
 from rock_gym.errors import RockGymError, SandboxLost, SpecError
-from tests.contract.support import Owner, eventually, within
+from tests.contract.support import Owner, containers_of, eventually, within
 
 SCRIPT = """
 import sys, rock_gym
@@ -92,6 +92,24 @@ def test_one_that_nobody_renews_ends(backend: DockerBackend) -> None:
     # The stream ends a moment before the engine knows.
     assert eventually(lambda: name in backend.reap())
     assert name not in [each["id"] for each in backend.list()]
+
+
+def test_one_that_its_owner_never_got_going_is_reaped(backend: DockerBackend) -> None:
+    """It waits for its first process, for ever."""
+    script = """
+import os, rock_gym
+from rock_gym.backends.docker.boot import Boot
+Boot._hand_over = lambda *_: os.kill(os.getpid(), 9)
+rock_gym.Sandbox.start(backend="docker", lifetime="lease")
+"""
+    alive = Sandbox.start(backend=backend, lifetime="lease")
+    with Owner(script) as owner:
+        owner.process.wait(30)
+        assert len(containers_of(owner.process.pid)) == 1
+        backend.reap()
+        assert not containers_of(owner.process.pid)
+    assert alive.execute("echo here").stdout == "here\n"
+    alive.delete()
 
 
 def test_closing_a_backend_keeps_leases() -> None:

@@ -253,7 +253,9 @@ class DockerBackend:
         if settings.LABEL_LEASE not in found["Labels"]:
             return True
         if found["State"] in ("running", "paused"):
-            return False  # it ends by itself
+            # It ends by itself, unless its owner died before it had its first process.
+            programs = [command.split(" ")[0] for command in engine.commands(found["Id"])]
+            return bool(programs) and not any(each.endswith("/.agent") for each in programs)
         told = engine.inspect(found["Id"])
         return told is None or not _was_stopped(told["State"])
 

@@ -6,6 +6,7 @@ and the HTTP library below it raise is translated here, and goes no further.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import json
@@ -182,6 +183,19 @@ class Engine:
                 return None
             raise
         return found
+
+    def commands(self, container: str) -> builtins.list[str]:
+        """Return the command lines of what runs in a container; none when nothing does."""
+        import docker.errors
+
+        try:
+            with self.translated():
+                found = self.api.top(container, ps_args="-eo pid,args")
+        except StartFailed as error:
+            if isinstance(error.__cause__, docker.errors.APIError):
+                return []
+            raise
+        return [process[-1] for process in found["Processes"] or ()]
 
     def written_bytes(self, container: str) -> int:
         """Return the size of what a container has written, which the engine adds up."""

@@ -31,6 +31,8 @@ enum { INPUT_BYTES = 1 << 18, ROOM_STEP = 1 << 16, IN_BYTES = 4 << 20, OUT_BYTES
 enum { OUT_RESERVE = 1 << 17, MARKER = 4096, PATH = 8192, TABLE = 32768, KILL_MS = 1000 };
 enum { MARKER_WAIT_NS = 100000 };
 enum { RESET_BYTES = 32 };
+/* A lease whose owner dies before it has said how long it is to live. */
+enum { FIRST_LEASE_S = 900 };
 
 /* System calls */
 
@@ -1349,6 +1351,7 @@ __attribute__((used)) void enter(long *stack)
     u64 all = ~0UL, child = 1UL << (SIGCHLD - 1);
     environment = argv + stack[0] + 1;
     leased = stack[0] > 1 && argv[1][0] == 'l';
+    if (leased) deadline = now() + FIRST_LEASE_S;
     call5(prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
     call4(rt_sigprocmask, 2, &all, 0, 8);
     signals = (int)call4(signalfd4, -1, &child, 8, O_CLOEXEC | O_NONBLOCK);
