@@ -15,7 +15,7 @@ from rock_gym.wrappers import Record, Replay, rerun
 # What differs between backends is tested beneath.
 pytestmark = pytest.mark.parametrize("backend", ["bubblewrap"], indirect=True, scope="session")
 
-GAMES = ("game:GuessTheNumber-v0-easy", "game:Sokoban-v0-easy", "rg:gcd")
+GAMES = ("game:GuessTheNumber-v0-easy", "game:Minesweeper-v0-easy", "rg:gcd")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,7 +31,12 @@ def test_games_of_several_kinds(backend: str, mode: str, tmp_path: Path) -> None
     """In groups, without a seed, cut off by the vector, and with episodes prepared ahead."""
     path = tmp_path / "tape.jsonl"
     vector = SandboxVectorEnv(
-        gem_ids=GAMES, group_size=2, autoreset_mode=mode, max_episode_steps=3, gem_info=True
+        gem_ids=GAMES,
+        group_size=2,
+        autoreset_mode=mode,
+        max_episode_steps=3,
+        speculative_reset=True,
+        gem_info=True,
     )
     with Record(vector, path) as envs:
         seen, sent = [envs.reset()], []
