@@ -172,6 +172,13 @@ def _check_session(entry: SandboxEntry | GemEntry, name: str) -> None:
         )
 
 
+# ROCK's client puts a command behind by `... & echo ...; disown`. In its interactive shells a job
+# that has ended already is still there to be disowned; in ours it is gone, which is as good.
+_DISOWN = """disown() {
+    if [ $# -gt 0 ]; then builtin disown "$@"; else builtin disown 2>/dev/null || :; fi
+}"""
+
+
 def _open_session(sandbox: Sandbox, request: m.CreateSessionRequest) -> str:
     """Open a session and run its startup files; returns what those printed."""
     if request.remote_user is not None:
@@ -184,6 +191,7 @@ def _open_session(sandbox: Sandbox, request: m.CreateSessionRequest) -> str:
     output = ""
     deadline = time.monotonic() + max(30.0, request.startup_timeout)
     try:
+        session.run(_DISOWN, timeout=30)
         for path in request.startup_source:
             quoted = "'" + path.replace("'", "'\\''") + "'"
             left = max(0.1, deadline - time.monotonic())

@@ -83,3 +83,15 @@ def test_it_uses_sandboxes(python: Path, committer: Server, backend: str) -> Non
     assert found["committed"] == "kept\n"
     assert found["restart"] == "kept\n"
     assert found["group"] == [str(number) for number in range(8)]
+
+
+def test_what_it_puts_behind_may_have_ended_before_it_is_disowned(server: Server) -> None:
+    """In the words of the client, for a command that is sooner than the next one."""
+    shared = {"sandbox_id": server.start(), "session": "behind"}
+    assert server.post("create_session", **shared).result["output"] == ""
+    command = "nohup true > /tmp/out 2>&1 & echo PIDSTART${!}PIDEND; wait; disown"
+    result = server.post("run_in_session", **shared, command=command, check="raise").result
+    assert result["exit_code"] == 0
+    assert "PIDEND" in result["output"]
+    refused = server.post("run_in_session", **shared, command="disown %7", check="raise")
+    assert refused.kind == "command_failed"
