@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from typing import Any
 
 import gem
@@ -145,14 +146,31 @@ class Probe(gem.Env):
 
     def do_forge(self, rest: str) -> str:
         """Send bytes of our own over the socket to the host, in place of an answer."""
+        self._answer(bytes.fromhex(rest))
+        return "forged"
+
+    def do_flood(self, rest: str) -> str:
+        """Send the head of a frame that is said to be so long, and so many bytes."""
+        size, sent = rest.split()
+        self._answer(int(size).to_bytes(4, "big") + bytes(int(sent)))
+        return "flooded"
+
+    def do_drip(self, rest: str) -> str:
+        """Send a frame of that size, a byte at a time."""
+        self._answer(int(rest).to_bytes(4, "big"))
+        for _ in range(int(rest)):
+            time.sleep(0.05)
+            self._answer(b"\0")
+        return "dripped"
+
+    def _answer(self, data: bytes) -> None:
         for fd in os.listdir("/proc/self/fd"):
             try:
                 sock = socket.socket(fileno=os.dup(int(fd)))
             except OSError:
                 continue
-            sock.sendall(bytes.fromhex(rest))
-            sock.close()
-        return "forged"
+            with sock:
+                sock.sendall(data)
 
 
 gem.register("probe:Probe", "probe_envs:Probe")
