@@ -24,6 +24,7 @@ _INTERRUPT_S = 0.3
 _KILL_S = 2.0
 _KILL_ROUND_S = 0.02
 _NONCE_BYTES = 6
+_LONGEST_MARKER_BYTES = 64
 
 # Bash reads a pipe byte by byte, so what is sent with every command is worth being short. The one
 # function sets the code that `$?` should have, which cannot be done otherwise without a fork; the
@@ -168,6 +169,8 @@ class Shell:
                 else:
                     output.add(data)
             code = _find_code(marker, nonce)
+            # Programs can write there too. Of what is no marker, only what one may begin with stays.
+            marker = marker[-_LONGEST_MARKER_BYTES:]
             if code is None and self._process.exit_code is not None:
                 code = self._process.exit_code
             if code is not None:
@@ -236,11 +239,9 @@ def _quote(text: str) -> str:
 
 def _find_code(marker: bytes, nonce: str) -> int | None:
     """Find the exit code of one command in what came over the control stream."""
-    start = nonce.encode() + b" "
-    for line in marker.split(b"\n"):
-        if line.startswith(start) and (code := line[len(start) :]).isdigit():
-            return int(code)
-    return None
+    _, found, rest = marker.partition(nonce.encode() + b" ")
+    code, ended, _ = rest.partition(b"\n")
+    return int(code) if found and ended and code.isdigit() else None
 
 
 @dataclass(frozen=True, slots=True)
