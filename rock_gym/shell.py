@@ -169,7 +169,7 @@ class Shell:
                 else:
                     output.add(data)
             code = _find_code(marker, nonce)
-            # Programs can write there too. Of what is no marker, only what one may begin with stays.
+            # Programs can write there too: only what may be the beginning of a marker stays.
             marker = marker[-_LONGEST_MARKER_BYTES:]
             if code is None and self._process.exit_code is not None:
                 code = self._process.exit_code

@@ -1,4 +1,4 @@
-"""Wrappers around environments, single or vector: recording what happens, and playing it back.
+"""Wrappers around environments, single or vector: recording what happens, playing it back, and faults.
 
 The names are imported when they are first used.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rock_gym.wrappers.again import Difference, Outcome, rerun
+    from rock_gym.wrappers.chaos import Chaos, VectorChaos
     from rock_gym.wrappers.page import write_page
     from rock_gym.wrappers.record import Record
     from rock_gym.wrappers.record_vector import VectorRecord
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from rock_gym.wrappers.replay_vector import VectorReplay
 
 __all__ = [
+    "Chaos",
     "Difference",
     "Outcome",
     "Record",
     "Replay",
+    "VectorChaos",
     "VectorRecord",
     "VectorReplay",
     "rerun",
@@ -28,10 +31,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Chaos": "chaos",
     "Difference": "again",
     "Outcome": "again",
     "Record": "record",
     "Replay": "replay",
+    "VectorChaos": "chaos",
     "VectorRecord": "record_vector",
     "VectorReplay": "replay_vector",
     "rerun": "again",
