@@ -1,4 +1,4 @@
-"""Wrappers around environments, single or vector: recording what happens, playing it back, and faults.
+"""Wrappers around environments, single or vector: recording, playing back, and made-up faults.
 
 The names are imported when they are first used.
 """
