@@ -83,7 +83,6 @@ PROGRAMS = {
     "closes its work directory": 'chmod 0 "$PWD" "$HOME" /tmp',
     "replaces its work directory": 'd=$PWD; cd /; mv "$d" /tmp/was; ln -s /etc "$d"',
     "signals the first process": "for n in $(seq 1 64); do kill -$n 1 2>/dev/null; done",
-    "stops all that runs": "kill -STOP -1",
     "opens all descriptors there are": DESCRIPTORS,
     "has descriptors on their way": IN_FLIGHT,
     "writes into every descriptor": (
