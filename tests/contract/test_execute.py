@@ -175,6 +175,16 @@ def test_a_timeout_kills_all_that_the_command_started(sandbox: Any) -> None:
     )
 
 
+def test_what_stops_all_others_holds_up_no_command(sandbox: Any) -> None:
+    """Also what waits in there to become the next command is stopped, and then replaced."""
+    command = "sleep 0.1; kill -STOP -1"
+    for number in range(5):
+        with within(10), contextlib.suppress(CommandTimeout):
+            sandbox.execute(command, timeout=1)
+        with within(10):
+            assert sandbox.execute(f"echo {number}", timeout=5).stdout == f"{number}\n"
+
+
 def test_a_child_that_keeps_the_pipe_open_delays_nothing(sandbox: Any) -> None:
     """The result is there when the command itself has ended."""
     with within(5):

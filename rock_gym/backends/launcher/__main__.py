@@ -251,13 +251,16 @@ class Launcher:
             pass
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 pid = 0
             if pid == 0:
                 if self.cgroups is not None:
                     self.cgroups.retry()
                 return
+            if os.WIFSTOPPED(status):
+                self.joins.take_stop(pid)
+                continue
             self.children.busy.discard(pid)
             if pid in self.sandboxes:
                 self.without_spare.pop(pid, None)

@@ -113,6 +113,7 @@ class Joins:
             return
         self.loop.forget(report)
         os.close(report)
+        joined.has_become = True
         error = {"error": "lost", "text": joined.error} if joined.error else failure(joined.reports)
         if joined.request is None:
             # A spare that was killed from inside before it was needed.
@@ -146,6 +147,12 @@ class Joins:
             return
         send(joined.status, {"pid": joined.pid})
         self.tell_exit(joined)
+
+    def take_stop(self, pid: int) -> None:
+        """Kill a process that was stopped from inside before it became anything: it never will."""
+        joined = self.processes.get(pid)
+        if joined is not None and not joined.has_become:
+            os.kill(pid, signal.SIGKILL)
 
     def take_end(self, pid: int, status: int) -> Sandbox:
         """Take note of the end of one of the processes; returns the sandbox it was in."""

@@ -57,6 +57,7 @@ class Joined:
         self.sock = sock  # takes the request
         self.pid = -1
         self.reports = b""
+        self.has_become = False  # what was asked of it, or it has ended
         self.error = ""  # why there is none
         self.exit_status: int | None = None
         self.request: tuple[bytes, list[int]] | None = None
