@@ -14,6 +14,7 @@ class FakeContainer:
     """A container of which only its life is real."""
 
     takes_sockets = True
+    limits_disk = True
 
     def __init__(self, sandbox_id: str) -> None:
         self.id = sandbox_id

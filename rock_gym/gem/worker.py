@@ -6,6 +6,7 @@ same guest. What a process sends is checked before it is believed.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import warnings
@@ -240,7 +241,9 @@ class EnvWorker:
         close_in_children(self)
         self._closed = False
         try:
-            self._fork()
+            # A guest that lives but can fork none says so when the worker is first used.
+            with contextlib.suppress(EnvError):
+                self._fork()
         except BaseException:
             self._closed = True
             raise
