@@ -36,7 +36,7 @@ from benchmarks import (
     sandbox_rows,
     vector_rows,
 )
-from benchmarks.table import HEADINGS, ROWS, Samples, line
+from benchmarks.table import HEADINGS, ROWS, Row, Samples, line
 
 MODULES = (
     sandbox_rows,
@@ -50,9 +50,9 @@ MODULES = (
 )
 
 
-def run_apart(number: int, scale: float, cpu: int) -> Samples:
+def run_apart(entry: Row, scale: float, cpu: int) -> Samples:
     """Run a row in a process of its own."""
-    command = [sys.executable, __file__, "--row", str(number), "--scale", str(scale)]
+    command = [sys.executable, __file__, "--row", entry.key, "--scale", str(scale)]
     root = str(Path(__file__).parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
@@ -71,18 +71,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("-k", default="", metavar="TEXT", help="only rows whose names hold TEXT")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual samples")
     parser.add_argument("--cpu", type=int, default=max(os.sched_getaffinity(0)), help="to pin to")
-    parser.add_argument("--row", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--row", metavar="KEY", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.row is not None:
-        entry = ROWS[options.row]
+        (entry,) = (entry for entry in ROWS if entry.key == options.row)
         if entry.cpus == "one":
             os.sched_setaffinity(0, {options.cpu})
         print(json.dumps(asdict(entry.measure(max(1, round(entry.count * options.scale))))))
         return
     print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
-    for number, entry in enumerate(ROWS):
+    for entry in ROWS:
         if options.k in entry.name:
-            print(line(entry, run_apart(number, options.scale, options.cpu)), flush=True)
+            print(line(entry, run_apart(entry, options.scale, options.cpu)), flush=True)
 
 
 if __name__ == "__main__":

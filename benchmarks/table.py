@@ -34,6 +34,11 @@ class Row:
     measure: Callable[[int], Samples]
     cpus: Cpus
 
+    @property
+    def key(self) -> str:
+        """What no other row has. Not its number, which depends on who imports what first."""
+        return f"{self.name}, CPU: {self.cpus}"
+
 
 ROWS: list[Row] = []
 SCALES = {"us": 1e6, "ms": 1e3, "s": 1.0, "MB": 1.0}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run
-from benchmarks.table import HEADINGS, ROWS, line
+from benchmarks.table import HEADINGS, ROWS, Row, line
 from tests.gem.conftest import backend_or_skip
 
 SCRIPT = Path(run.__file__)
@@ -21,20 +21,24 @@ REPEATED = (
     "step of 64 2048, one process each",
     "step of 256 2048, one process each",
 )
-NUMBERS = [number for number, row in enumerate(ROWS) if row.name not in REPEATED]
+TESTED = [row for row in ROWS if row.name not in REPEATED]
 
 
 def test_what_is_repeated_is_there() -> None:
     assert {row.name for row in ROWS} > set(REPEATED)
 
 
-@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: ROWS[number].name)
-def test_each_row_runs(number: int) -> None:
-    backend_or_skip("docker" if ROWS[number].name.startswith("docker") else "bubblewrap")
-    samples = run.run_apart(number, scale=0.0001, cpu=0)
+def test_no_two_rows_have_one_key() -> None:
+    assert len({row.key for row in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize("row", TESTED, ids=lambda row: row.key)
+def test_each_row_runs(row: Row) -> None:
+    backend_or_skip("docker" if row.name.startswith("docker") else "bubblewrap")
+    samples = run.run_apart(row, scale=0.0001, cpu=0)
     assert samples.ours
     assert samples.floor
-    text = line(ROWS[number], samples)
+    text = line(row, samples)
     assert text.count(" | ") == len(HEADINGS) - 1
 
 

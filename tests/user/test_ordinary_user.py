@@ -32,6 +32,7 @@ CONTRACT = sorted((ROOT / "tests" / "contract").glob("test_*.py"))
 TOPICS = ("images", "pool", "sessions", "lifecycle", "")
 PREFIX = "rg-test-"
 BASE_TAR = "ROCK_GYM_TEST_BASE_TAR"
+ALL_OF_A_TAR = ("test_hostile_images.py",)
 TOOLS = ("useradd", "userdel", "unshare", "setpriv", "mount")
 
 # Arguments: the user, then pairs "closed directory=needed path below it", then -- and the command.
@@ -197,8 +198,11 @@ def test_the_contract_holds_for_the_user(user: User, topic: str) -> None:
         *("-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider"),
         *("--basetemp", f"{user.home}/tmp"),
     )
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    told = [line for line in done.stdout.splitlines() if not line.startswith(("PASSED", "SKIPPED"))]
+    assert done.returncode == 0, "\n".join(told)[-8000:] + done.stderr[-2000:]
     for path in paths:
+        if path.name in ALL_OF_A_TAR and not os.environ.get(BASE_TAR):
+            continue  # CI has one
         assert re.search(rf"^PASSED .*{path.name}::", done.stdout, re.MULTILINE), path
 
 
