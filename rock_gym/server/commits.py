@@ -16,7 +16,7 @@ from rock_gym.server import messages as m
 from rock_gym.server import results as r
 from rock_gym.server.entries import SandboxEntry
 from rock_gym.server.envelope import Call, JsonRoute
-from rock_gym.server.failures import Refused
+from rock_gym.server.failures import Refused, tellable
 from rock_gym.server.leases import LeasingBackend
 from rock_gym.server.sandbox_routes import PREFIX, entry_of
 from rock_gym.server.state import ServerState
@@ -25,7 +25,7 @@ from rock_gym.server.views import when
 # Most are done in less, so that clients that cannot wait for the end need not learn to.
 _PATIENCE_S = 60.0
 _KEPT = 1000
-_CODES = {"login": 11, "commit": 12, "push": 13}
+_CODES = {"commit": 12, "push": 13}
 
 
 def routes(state: ServerState) -> list[Route]:
@@ -61,7 +61,7 @@ class _Commit:
         self._error: RockGymError | None = None
         self._text = ""
 
-    async def run(self, entry: SandboxEntry) -> None:
+    async def run(self, entry: SandboxEntry, request_id: str) -> None:
         """Make the image, and push it if there is somebody to push it as."""
         try:
             image = await entry.use(Sandbox.commit, self.request.image_tag)
@@ -70,8 +70,8 @@ class _Commit:
                 self._stage = "push"
                 await entry.use(_push, entry, self.request)
                 self._text += " and pushed"
-        except RockGymError as error:
-            self._error = error
+        except Exception as error:  # a boundary: kept for whoever asks
+            self._error = tellable(error, request_id)
         finally:
             self._completed_s = time.time()
 
@@ -119,7 +119,7 @@ class _Commits:
         if commit is None or not commit.runs:
             commit = _Commit(request)
             self._remember(entry.id, commit)
-            commit.task = asyncio.create_task(commit.run(entry), name=f"commit {entry.id}")
+            commit.task = asyncio.create_task(commit.run(entry, call.id), name=f"commit {entry.id}")
         elif commit.request.image_tag != request.image_tag:
             raise Refused(
                 f"{entry.id} is being committed as {commit.request.image_tag}; wait for that",

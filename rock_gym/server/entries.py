@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from rock_gym.errors import RockGymError
 from rock_gym.sandbox import Sandbox
 from rock_gym.server import views
-from rock_gym.server.failures import Refused
+from rock_gym.server.failures import Refused, tellable
 from rock_gym.server.starts import Starter, Wish
 from rock_gym.server.state import ServerState
 from rock_gym.status import Transition
@@ -77,15 +77,16 @@ class SandboxEntry:
 
     # Life
 
-    def begin(self, starter: Starter) -> None:
+    def begin(self, starter: Starter, request_id: str) -> None:
         """Have it started, whether or not anybody waits for it."""
-        self._starting = asyncio.create_task(self._start(starter), name=f"start {self.id}")
+        starting = self._start(starter, request_id)
+        self._starting = asyncio.create_task(starting, name=f"start {self.id}")
 
-    async def _start(self, starter: Starter) -> None:
+    async def _start(self, starter: Starter, request_id: str) -> None:
         try:
             sandbox = await self._server.threads.run(starter.start, self.wish)
-        except RockGymError as error:
-            self._failure = error
+        except Exception as error:  # a boundary: kept for whoever asks
+            self._failure = tellable(error, request_id)
             self._after_change()
         else:
             self.take(sandbox)

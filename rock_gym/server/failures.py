@@ -120,6 +120,17 @@ def explain(error: BaseException, request_id: str) -> Failure:
     return Failure("internal_error", 500, INTERNAL_ERROR, reason)
 
 
+def tellable(error: Exception, request_id: str) -> RockGymError:
+    """Return the error that clients are told of a task: its own, unless nobody expected that.
+
+    Whoever asks may come long after a task has failed, or never.
+    """
+    if isinstance(error, RockGymError):
+        return error
+    failure = explain(error, request_id)
+    return Refused(failure.reason, kind=failure.kind, http=failure.http, code=failure.code)
+
+
 def _status(error: RockGymError, http: int) -> int:
     return _FILE_STATUS.get(error.reason, http) if isinstance(error, FileError) else http
 

@@ -197,7 +197,7 @@ class _Lives:
         )
         call.sandbox_id = entry.id
         self._state.registry.add(entry, entry.info())
-        entry.begin(self._starter)
+        entry.begin(self._starter, call.id)
         if self._cooling is None:
             self._cool_later()
         return entry

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
+from typing import Any
 
 import pytest
 
 from rock_gym import errors
 from rock_gym.errors import CommandTimeout, FileError, RockGymError
-from rock_gym.server.failures import explain
+from rock_gym.server.commits import _Commit
+from rock_gym.server.entries import SandboxEntry, Terms
+from rock_gym.server.failures import Refused, explain
+from rock_gym.server.messages import CommitRequest
+from rock_gym.server.settings import Settings
+from rock_gym.server.starts import Wish
+from rock_gym.server.state import ServerState
+from rock_gym.spec import SandboxSpec
 
 CLASSES = [
     value
@@ -42,4 +51,42 @@ def test_what_nobody_expected_stays_inside(caplog: pytest.LogCaptureFixture) -> 
     assert (failure.kind, failure.http, failure.code) == ("internal_error", 500, 5000)
     assert "1234" not in failure.reason
     assert "id-7" in failure.reason
+    assert "1234" in caplog.text
+
+
+class Broken:
+    """Does nothing but fail, as nobody expects."""
+
+    def start(self, wish: Wish) -> Any:
+        raise ValueError("the password is 1234")
+
+    async def use(self, *_: object) -> Any:
+        raise ValueError("the password is 1234")
+
+
+def test_a_commit_that_nobody_expected_to_fail_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    commit = _Commit(CommitRequest(sandbox_id="a", image_tag="b"))
+    asyncio.run(commit.run(Broken(), "id-7"))  # type: ignore[arg-type]
+    told = commit.result()
+    assert (told["phase"], told["exit_code"], commit.runs) == ("FAILED", 12, False)
+    assert "id-7" in told["error_message"]
+    assert "1234" not in str(told)
+    assert "1234" in caplog.text
+
+
+def test_a_start_that_nobody_expected_to_fail_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    broken: Any = Broken()
+
+    async def main() -> None:
+        state = ServerState(Settings())
+        wish = Wish("image", SandboxSpec(), broken, 1.0)
+        entry = SandboxEntry("a", state, wish, Terms(idle_s=9, keep_s=9))
+        entry.begin(broken, "id-7")
+        with pytest.raises(Refused, match="id-7"):
+            await entry.started()
+        assert entry.state == "stopped"
+        await entry.delete()
+        await state.stop()
+
+    asyncio.run(main())
     assert "1234" in caplog.text
