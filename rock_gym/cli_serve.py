@@ -111,13 +111,7 @@ def serve(
             f"the server needs {error.name}, which is not installed; install it with: "
             "pip install 'rock-gym[server]'"
         ) from error
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
-    # That it keeps only so many connections to the engine open is no news for an operator.
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    _begin_to_log(verbose)
     settings = Settings(
         backend=backend,
         aliases=_read_aliases(aliases),
@@ -138,6 +132,16 @@ def serve(
         max_upload_bytes=max_upload * MIB,
     )
     run(settings, host, port, lambda url: click.echo(f"rock-gym serves at {url}"))
+
+
+def _begin_to_log(verbose: bool) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    # That it keeps only so many connections to the engine open is no news for an operator.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 def _read_aliases(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -121,6 +121,6 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     call = request.scope["rock"]
     call.outcome = "not_found" if error.status_code == 404 else "method_not_allowed"
-    body = {**failed(error.detail, f"no {request.method} here; see /docs", kind=call.outcome)}
+    body = failed(error.detail, f"no {request.method} here; see /docs", kind=call.outcome)
     headers = {**(error.headers or {}), "x-request-id": call.id}
     return JSONResponse({**body, "detail": error.detail}, error.status_code, headers)

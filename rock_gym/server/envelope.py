@@ -20,7 +20,7 @@ import msgspec
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from rock_gym.server.failures import BAD_REQUEST, Failure, Refused, explain
+from rock_gym.server.failures import Failure, Refused, explain
 
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
@@ -38,8 +38,10 @@ class Call:
     Attributes:
         id: The request's id, which the answer names in ``X-Request-Id``.
         strict: Whether failures have real statuses.
-        headers: The headers that the API looks at, by their lower-case names.
+        headers: The request's headers, by their lower-case names.
+        max_body_bytes: The longest JSON body.
         path: Parameters from the path.
+        route: For the log and the figures: the path of the route that answers.
         outcome: For the log and the figures: ``"Success"``, or the kind of failure.
         sandbox_id: For the log, what it is about.
     """
@@ -208,8 +210,6 @@ class _Exchange:
                 await _send_stream(send, receive, result, call)
                 return
             body = self.encode(ok(result) if self._enveloped else result)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:  # a boundary: `explain` logs what it does not know
             await self._fail(error, call, send)
         else:
@@ -380,7 +380,6 @@ async def _await_end(receive: Receive) -> None:
 
 
 __all__ = [
-    "BAD_REQUEST",
     "Call",
     "JsonRoute",
     "Stream",

@@ -183,11 +183,7 @@ def _read_piece(sandbox: Sandbox, file: IO[bytes], path: str) -> bytes:
     try:
         return file.read(_PIECE_BYTES)
     except OSError as error:
-        raise _unreadable(error, path) from error
-
-
-def _unreadable(error: OSError, path: str) -> FileError:
-    return FileError(f"{path}: {error.strerror}", path=path, reason="EIO")
+        raise FileError(f"{path}: {error.strerror}", path=path, reason="EIO") from error
 
 
 def _read_all(sandbox: Sandbox, path: str, limit: int) -> bytes:

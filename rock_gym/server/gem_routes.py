@@ -48,7 +48,7 @@ class _Gem:
         Raises:
             Refused: If there is none of that id.
         """
-        call.sandbox_id = sandbox_id[:80]
+        call.sandbox_id = sandbox_id
         return self._registry.get_as(sandbox_id, GemEntry, "an environment")
 
     async def make(self, request: MakeRequest, call: Call) -> MakeResult:

@@ -80,7 +80,7 @@ class Guard:
                 call.outcome,
                 seconds * 1e3,
                 call.id,
-                f" sandbox={call.sandbox_id!a}" if call.sandbox_id else "",
+                f" sandbox={call.sandbox_id[:80]!a}" if call.sandbox_id else "",
             )
 
     def _call(self, headers: dict[bytes, bytes]) -> Call:

@@ -58,6 +58,10 @@ _STRICT = {
     "schema": {"type": "string"},
 }
 _REQUEST_ID = {"X-Request-Id": {"schema": {"type": "string"}}}
+_REFUSED = {
+    "application/json": {"schema": {"$ref": _REFERENCE.format(name="Failed")}},
+    "application/problem+json": {"schema": {"$ref": _REFERENCE.format(name="Problem")}},
+}
 
 
 def document(routes: Iterable[BaseRoute], *, token: bool) -> dict[str, Any]:
@@ -156,7 +160,7 @@ def _body(route: JsonRoute, schema: dict[str, Any], request: dict[str, Any]) -> 
 
 
 def _responses(route: JsonRoute, schemas: dict[Any, Any]) -> dict[str, Any]:
-    failed, problem = ({"$ref": _REFERENCE.format(name=name)} for name in ("Failed", "Problem"))
+    failed = _REFUSED["application/json"]["schema"]
     result = schemas.get(route.result, {"type": "null"})
     success = _enveloped(result) if route.enveloped else result
     content: dict[str, Any] = {"application/json": {"schema": {"anyOf": [success, failed]}}}
@@ -166,13 +170,7 @@ def _responses(route: JsonRoute, schemas: dict[Any, Any]) -> dict[str, Any]:
             "application/x-tar": {},
             "application/json": {"schema": failed},
         }
-    refused = {
-        "headers": _REQUEST_ID,
-        "content": {
-            "application/json": {"schema": failed},
-            "application/problem+json": {"schema": problem},
-        },
-    }
+    refused = {"headers": _REQUEST_ID, "content": _REFUSED}
     server_fault = "Not the client's fault, in strict mode."
     if route.failure_status >= 500:
         server_fault = "Any failure, but for invalid parameters and in strict mode."
@@ -198,17 +196,14 @@ def _enveloped(result: dict[str, Any]) -> dict[str, Any]:
 
 def _own_paths() -> dict[str, Any]:
     def path(summary: str, kind: str) -> dict[str, Any]:
-        failed = {"schema": {"$ref": _REFERENCE.format(name="Failed")}}
-        problem = {"schema": {"$ref": _REFERENCE.format(name="Problem")}}
-        contents = {"application/json": failed, "application/problem+json": problem}
         return {
             "get": {
                 "operationId": summary.replace(" ", "_").lower(),
                 "summary": summary,
                 "responses": {
                     "200": {"description": summary, "content": {kind: {}}},
-                    "4XX": {"description": "Refused.", "content": contents},
-                    "5XX": {"description": "Not now.", "content": contents},
+                    "4XX": {"description": "Refused.", "content": _REFUSED},
+                    "5XX": {"description": "Not now.", "content": _REFUSED},
                 },
             }
         }

@@ -71,9 +71,6 @@ class Registry:
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries.values()))
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def claim(self, wanted: str | None = None) -> str:
         """Return an id for something new: the client's, or one that is drawn.
 

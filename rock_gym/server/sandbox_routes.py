@@ -99,7 +99,7 @@ def entry_of(state: ServerState, sandbox_id: str, call: Call) -> SandboxEntry:
     Raises:
         Refused: If there is none of that id.
     """
-    call.sandbox_id = sandbox_id[:80]
+    call.sandbox_id = sandbox_id
     return state.registry.get_as(sandbox_id, SandboxEntry, "a sandbox")
 
 
@@ -109,7 +109,7 @@ def usable_of(state: ServerState, sandbox_id: str, call: Call) -> SandboxEntry |
     Raises:
         Refused: If there is none of that id.
     """
-    call.sandbox_id = sandbox_id[:80]
+    call.sandbox_id = sandbox_id
     entry = state.registry.get(sandbox_id)
     if isinstance(entry, GemEntry):
         return entry
@@ -229,7 +229,7 @@ class _Lives:
 
     async def is_alive(self, request: m.SandboxRequest, call: Call) -> r.Alive:
         """Tell whether a sandbox can be used; if it is unknown or gone, why."""
-        call.sandbox_id = request.sandbox_id[:80]
+        call.sandbox_id = request.sandbox_id
         entry = self._state.registry.find(request.sandbox_id)
         if entry is None:
             return r.Alive(False, self._state.registry.absence(request.sandbox_id).message)
@@ -238,7 +238,7 @@ class _Lives:
 
     async def get_status(self, request: m.StatusQuery, call: Call) -> dict[str, Any]:
         """Tell what a sandbox or an environment is; waits a little for one on its way up."""
-        call.sandbox_id = request.sandbox_id[:80]
+        call.sandbox_id = request.sandbox_id
         entry = self._state.registry.get(request.sandbox_id)
         if isinstance(entry, SandboxEntry):
             await entry.settle(_PATIENCE_S)
@@ -251,7 +251,7 @@ class _Lives:
 
     async def stop(self, request: m.SandboxRequest, call: Call) -> str:
         """End all that runs in a sandbox, and keep its files for a while. Twice is fine."""
-        call.sandbox_id = request.sandbox_id[:80]
+        call.sandbox_id = request.sandbox_id
         entry = self._state.registry.find(request.sandbox_id)
         if entry is not None:
             await entry.stop()
@@ -261,7 +261,7 @@ class _Lives:
 
     async def delete(self, request: m.SandboxRequest, call: Call) -> dict[str, Any]:
         """End a sandbox or an environment, and free its files."""
-        call.sandbox_id = request.sandbox_id[:80]
+        call.sandbox_id = request.sandbox_id
         await self._state.registry.get(request.sandbox_id).delete()
         return {"sandbox_id": request.sandbox_id, "code": None, "exit_code": None}
 

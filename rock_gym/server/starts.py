@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from rock_gym.backends import get_backend
 from rock_gym.backends.base import Backend
@@ -21,6 +22,8 @@ from rock_gym.server.leases import LeasingBackend
 from rock_gym.server.messages import Amount, Resources, StartRequest
 from rock_gym.server.settings import Settings
 from rock_gym.spec import SandboxSpec, parse_cpus, parse_size
+
+N = TypeVar("N", int, float)
 
 _log = logging.getLogger("rock_gym.server")
 
@@ -280,9 +283,9 @@ class Starter:
             leasing.close()
 
 
-def _agreed(name: str, parse: object, *given: Amount | None) -> float | int | None:
+def _agreed(name: str, parse: Callable[[Amount], N], *given: Amount | None) -> N | None:
     """Return the one value that was given, however often."""
-    values = {parse(value) for value in given if value is not None}  # type: ignore[operator]
+    values = {parse(value) for value in given if value is not None}
     if len(values) > 1:
         raise SpecError(
             f"{name} is given twice and differently: {sorted(values)}; send it either in "

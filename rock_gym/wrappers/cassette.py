@@ -147,6 +147,13 @@ class Cassette:
         next(read)
         return read
 
+    def mismatch(self, line: int, recorded: str, given: str, strict: bool) -> CassetteError:
+        """Return the error for something that is done otherwise than a line has it."""
+        advice = ", or play it back with strict=False" if strict else ""
+        return CassetteError(
+            f"line {line} of {self.path} recorded {recorded}, not {given}: do as was done{advice}"
+        )
+
     def _read(self) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             with open(self.path, "rb") as file:

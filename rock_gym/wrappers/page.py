@@ -36,7 +36,7 @@ svg { display: block; margin: .3rem 0 } a { color: inherit }
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _SHOWN_BAD = dict.fromkeys(
-    [*range(9), 11, 12, 13, *range(14, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}"
+    [*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}"
 )
 _BAR, _TALL = 6, 40
 _FEW = 5

@@ -21,7 +21,7 @@ from rock_gym.wrappers.cassette import Writer
 from rock_gym.wrappers.codec import encode, encode_space
 from rock_gym.wrappers.describe import describe_vector
 from rock_gym.wrappers.faults import fault_of
-from rock_gym.wrappers.rows import split_batch, split_infos
+from rock_gym.wrappers.rows import numbers_of, split_batch, split_infos
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -125,7 +125,7 @@ class VectorRecord(VectorWrapper[Any, Any, Any, Any, Any]):
         """Begin a turn in some environments; recorded once it is received."""
         given = self._encode_actions(actions)
         self.env.send(actions, env_ids)  # type: ignore[attr-defined]
-        self._note_sent(self._numbers(env_ids), given)
+        self._note_sent(numbers_of(env_ids, self.num_envs), given)
 
     def send_reset(
         self,
@@ -137,7 +137,7 @@ class VectorRecord(VectorWrapper[Any, Any, Any, Any, Any]):
         self.env.send_reset(env_ids, seed, options)  # type: ignore[attr-defined]
         now = time.perf_counter()
         seeds = self._seeds(seed)
-        for number in self._numbers(env_ids):
+        for number in numbers_of(env_ids, self.num_envs):
             self._sent[number] = _Sent(now, True, seed=seeds[number])
 
     def recv(self, min_envs: int | None = None, timeout: float | None = None) -> Batch:
@@ -215,9 +215,6 @@ class VectorRecord(VectorWrapper[Any, Any, Any, Any, Any]):
     def _encode_actions(self, actions: Any) -> list[Any]:
         given = split_batch(self.action_space, self.single_action_space, actions)
         return [encode(each) for each in given]
-
-    def _numbers(self, env_ids: Iterable[int] | None) -> list[int]:
-        return list(range(self.num_envs)) if env_ids is None else [int(each) for each in env_ids]
 
     def _seeds(self, seed: Any) -> list[int | None]:
         """Return the seed of each environment for a reset with ``seed``, which was sent."""

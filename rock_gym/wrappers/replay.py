@@ -94,11 +94,7 @@ class Replay(gym.Env[Any, Any]):
         return line
 
     def _other(self, recorded: str, given: str) -> CassetteError:
-        advice = ", or play it back with strict=False" if self.strict else ""
-        return CassetteError(
-            f"line {self._number} of {self.cassette.path} recorded {recorded}, not {given}: do as "
-            f"was done{advice}"
-        )
+        return self.cassette.mismatch(self._number, recorded, given, self.strict)
 
     def _give(self, line: dict[str, Any]) -> Any:
         if "fault" in line:

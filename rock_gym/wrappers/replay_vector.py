@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -17,7 +17,7 @@ from rock_gym.errors import CassetteError
 from rock_gym.wrappers.cassette import Cassette
 from rock_gym.wrappers.codec import decode, decode_space, encode, untyped
 from rock_gym.wrappers.faults import error_of
-from rock_gym.wrappers.rows import split_batch
+from rock_gym.wrappers.rows import numbers_of, split_batch
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -84,7 +84,7 @@ class VectorReplay(VectorEnv[Any, Any, Any]):
     def send(self, actions: Any, env_ids: Sequence[int] | None = None) -> None:
         """Note what ``recv`` will have to have recorded."""
         given = split_batch(self.action_space, self.single_action_space, actions)
-        self._sent.update(zip(self._numbers(env_ids), given, strict=True))
+        self._sent.update(zip(numbers_of(env_ids, self.num_envs), given, strict=True))
 
     def send_reset(
         self,
@@ -93,7 +93,7 @@ class VectorReplay(VectorEnv[Any, Any, Any]):
         options: dict[str, Any] | None = None,
     ) -> None:
         """Note that a reset is under way."""
-        for number in self._numbers(env_ids):
+        for number in numbers_of(env_ids, self.num_envs):
             self._sent[number] = None
 
     def recv(self, min_envs: int | None = None, timeout: float | None = None) -> Batch:
@@ -130,9 +130,6 @@ class VectorReplay(VectorEnv[Any, Any, Any]):
         self.close()
 
     # Inside
-
-    def _numbers(self, env_ids: Iterable[int] | None) -> list[int]:
-        return list(range(self.num_envs)) if env_ids is None else [int(each) for each in env_ids]
 
     def _give(self, call: str) -> Batch:
         line = self._take(call)
@@ -174,8 +171,4 @@ class VectorReplay(VectorEnv[Any, Any, Any]):
         return line
 
     def _other(self, recorded: str, given: str) -> CassetteError:
-        advice = ", or play it back with strict=False" if self.strict else ""
-        return CassetteError(
-            f"line {self._number} of {self.cassette.path} recorded {recorded}, not {given}: do as "
-            f"was done{advice}"
-        )
+        return self.cassette.mismatch(self._number, recorded, given, self.strict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -10,10 +10,15 @@ import numpy as np
 from gymnasium.spaces import Text
 from gymnasium.vector.utils import iterate
 
-__all__ = ["split_batch", "split_infos"]
+__all__ = ["numbers_of", "split_batch", "split_infos"]
 
 # What numbers become in merged infos; others, such as float32, stay what they are.
 _OWN = (np.bool_, np.int64, np.float64)
+
+
+def numbers_of(env_ids: Iterable[int] | None, count: int) -> list[int]:
+    """Return which environments are meant, of so many; None is all."""
+    return list(range(count)) if env_ids is None else [int(each) for each in env_ids]
 
 
 def split_batch(space: gym.Space[Any], single: gym.Space[Any], batch: Any) -> list[Any]:

@@ -1,6 +1,6 @@
 """Every curl line of the API's guide works as it stands there, but for port and sandbox id.
 
-Those of GEM are in ``test_gem_api``.
+GEM's calls are in ``test_gem_api``, by a client that keeps its connection.
 """
 
 from __future__ import annotations
