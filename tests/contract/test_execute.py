@@ -185,6 +185,14 @@ def test_what_stops_all_others_holds_up_no_command(sandbox: Any) -> None:
             assert sandbox.execute(f"echo {number}", timeout=5).stdout == f"{number}\n"
 
 
+def test_what_stops_itself_at_once_is_a_command_like_others(sandbox: Any) -> None:
+    """However soon after its start, it is not taken for one that never began."""
+    for _ in range(20):
+        with within(10), pytest.raises(CommandTimeout):
+            sandbox.execute("kill -STOP $$", timeout=0.05)
+    assert sandbox.execute("echo after").stdout == "after\n"
+
+
 def test_a_child_that_keeps_the_pipe_open_delays_nothing(sandbox: Any) -> None:
     """The result is there when the command itself has ended."""
     with within(5):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 
@@ -44,7 +45,7 @@ class Joins:
             return sandbox.spare
         sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         report, their_report = os.pipe()
-        spare = Joined(sandbox, sock)
+        spare = Joined(sandbox, sock, report)
         try:
             fds = [sandbox.init_fd, theirs.fileno(), their_report]
             spare.pid = self.children.fork(self.order(sandbox), fds)
@@ -55,7 +56,7 @@ class Joins:
         sandbox.spare = spare
         if spare.pid > 0:
             self.processes[spare.pid] = spare
-        self.loop.watch(report, lambda: self.on_report(spare, report))
+        self.loop.watch(report, lambda: self.on_report(spare))
         return spare
 
     def steps(self, sandbox: Sandbox) -> list[calls.Call]:
@@ -78,7 +79,7 @@ class Joins:
     def copy_tree(self, sandbox: Sandbox, data: bytes, fds: list[int], tries: int) -> None:
         """Have a fork of this process copy a tree in or out."""
         report, their_report = os.pipe()
-        joined = Joined(sandbox, None)
+        joined = Joined(sandbox, None, report)
         joined.request, joined.tries = (data, fds), tries
         try:
             joined.pid = os.fork()
@@ -90,7 +91,7 @@ class Joins:
         os.close(their_report)
         if joined.pid > 0:
             self.processes[joined.pid] = joined
-        self.loop.watch(report, lambda: self.on_report(joined, report))
+        self.loop.watch(report, lambda: self.on_report(joined))
 
     def assign(self, sandbox: Sandbox, data: bytes, fds: list[int], tries: int = 1) -> None:
         """Give a request to the spare; it waits in its socket until the join is done."""
@@ -105,14 +106,14 @@ class Joins:
             socket.send_fds(joined.sock, [data], fds)
         joined.sock.close()
 
-    def on_report(self, joined: Joined, report: int) -> None:
+    def on_report(self, joined: Joined) -> None:
         """Follow a process on its way to its exec."""
-        data = os.read(report, 4096)
+        data = os.read(joined.report, 4096)
         if data:
             joined.reports += data
             return
-        self.loop.forget(report)
-        os.close(report)
+        self.loop.forget(joined.report)
+        os.close(joined.report)
         joined.has_become = True
         error = {"error": "lost", "text": joined.error} if joined.error else failure(joined.reports)
         if joined.request is None:
@@ -149,9 +150,16 @@ class Joins:
         self.tell_exit(joined)
 
     def take_stop(self, pid: int) -> None:
-        """Kill a process that was stopped from inside before it became anything: it never will."""
+        """Kill a process that was stopped from inside before it became anything: it never will.
+
+        What it has reported may not have been looked at yet: a program may stop itself at once.
+        """
         joined = self.processes.get(pid)
-        if joined is not None and not joined.has_become:
+        if joined is None:
+            return
+        while not joined.has_become and select.select([joined.report], [], [], 0)[0]:
+            self.on_report(joined)
+        if not joined.has_become:
             os.kill(pid, signal.SIGKILL)
 
     def take_end(self, pid: int, status: int) -> Sandbox:

@@ -52,8 +52,9 @@ class Joined:
     without an error is the exec.
     """
 
-    def __init__(self, sandbox: Sandbox, sock: socket.socket | None) -> None:
+    def __init__(self, sandbox: Sandbox, sock: socket.socket | None, report: int) -> None:
         self.sandbox = sandbox
+        self.report = report  # comes from it, open until it has become what was asked of it
         self.sock = sock  # takes the request
         self.pid = -1
         self.reports = b""
