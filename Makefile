@@ -36,8 +36,8 @@ bench: system $(INSTALLED)
 # beside their sources. Needs on Debian:
 # gcc-x86-64-linux-gnu gcc-aarch64-linux-gnu linux-libc-dev-arm64-cross.
 agent:
-	rock_gym/backends/docker/agent/build.sh
-	rock_gym/backends/launcher/forker/build.sh
+	rock_gym/backends/native/build.sh rock_gym/backends/docker/agent
+	rock_gym/backends/native/build.sh rock_gym/backends/launcher/forker
 
 # What only the system's package manager can supply. Installed where that needs no password.
 system:

@@ -1,4 +1,4 @@
-"""The two programs that are not Python: they are of the source beside them."""
+"""The two programs that are not Python: they are of the source beside them, and what both share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import rock_gym
 from tests.contract.support import command_line, descendants
 
 BACKENDS = Path(rock_gym.__file__).parent / "backends"
+NATIVE = BACKENDS / "native"
 PROGRAMS = [BACKENDS / "docker" / "agent", BACKENDS / "launcher" / "forker"]
 
 each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
@@ -24,8 +25,8 @@ each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: pat
 @each_program
 def test_programs_are_of_this_source(program: Path) -> None:
     """Whoever changes the source runs `make agent`."""
-    source = b"".join(path.read_bytes() for path in sorted(program.glob("*.c")))
-    digest = hashlib.sha256(source).hexdigest()
+    sources = [*sorted(NATIVE.glob("*.h")), *sorted(program.glob("*.c"))]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     assert (program / "SOURCE").read_text().strip() == digest
 
 
@@ -38,7 +39,7 @@ def test_building_gives_the_same_bytes(program: Path, tmp_path: Path) -> None:
         version = subprocess.run([name, "-dumpfullversion"], capture_output=True, text=True)
         if version.stdout.strip() != "12.2.0":
             pytest.skip(f"{name} is another version")
-    subprocess.run([str(program / "build.sh"), str(tmp_path)], check=True)
+    subprocess.run([str(NATIVE / "build.sh"), str(program), str(tmp_path)], check=True)
     for machine in ("x86_64", "aarch64"):
         name = f"{program.name}.{machine}"
         assert (tmp_path / name).read_bytes() == (program / name).read_bytes()

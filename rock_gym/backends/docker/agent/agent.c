@@ -9,13 +9,8 @@
  * ids are the owner's. `protocol.py` has the same table. Rebuild with `make agent`.
  */
 
-#include <asm/unistd.h>
-#include <linux/stat.h>
-
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long u64;
+#define WITH_MEMMOVE
+#include "../../native/bare.h"
 
 enum { SPAWN = 1, INPUT, CLOSE_INPUT, CREDIT, KILL_BELOW, KILL, FORGET, SNAPSHOT, OPEN_READ, PREAD,
        OPEN_WRITE, WRITE, COMMIT, PASS, RENEW, STATFS, SETUP, PROBE, JOIN,
@@ -34,108 +29,26 @@ enum { RESET_BYTES = 32 };
 /* A lease whose owner dies before it has said how long it is to live. */
 enum { FIRST_LEASE_S = 900 };
 
-/* System calls */
+/* What the kernel calls things, beyond what `bare.h` has */
 
-static inline long call6(long n, long a, long b, long c, long d, long e, long f)
-{
-#if defined(__x86_64__)
-    long result;
-    register long r10 __asm__("r10") = d;
-    register long r8 __asm__("r8") = e;
-    register long r9 __asm__("r9") = f;
-    __asm__ volatile("syscall" : "=a"(result)
-                     : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-#elif defined(__aarch64__)
-    register long x8 __asm__("x8") = n;
-    register long x0 __asm__("x0") = a;
-    register long x1 __asm__("x1") = b;
-    register long x2 __asm__("x2") = c;
-    register long x3 __asm__("x3") = d;
-    register long x4 __asm__("x4") = e;
-    register long x5 __asm__("x5") = f;
-    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
-                     : "memory");
-    return x0;
-#endif
-}
-#define CALL(n, a, b, c, d, e, ...) \
-    call6(__NR_##n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
-#define call0(n) CALL(n, 0, 0, 0, 0, 0)
-#define call1(n, a) CALL(n, a, 0, 0, 0, 0)
-#define call2(n, a, b) CALL(n, a, b, 0, 0, 0)
-#define call3(n, a, b, c) CALL(n, a, b, c, 0, 0)
-#define call4(n, a, b, c, d) CALL(n, a, b, c, d, 0)
-#define call5(n, a, b, c, d, e) CALL(n, a, b, c, d, e)
-
-enum { E_PERM = 1, E_NOENT = 2, E_INTR = 4, E_AGAIN = 11, E_NOMEM = 12, E_ACCES = 13, E_EXIST = 17,
-       E_NOTDIR = 20, E_ISDIR = 21, E_INVAL = 22, E_MFILE = 24, E_PIPE = 32,
-       E_NAMETOOLONG = 36, E_LOOP = 40 };
 #if defined(__x86_64__)
 enum { O_NOFOLLOW = 0400000, O_DIRECTORY = 0200000 };
 #else
 enum { O_NOFOLLOW = 0100000, O_DIRECTORY = 040000 };
 #endif
-enum { O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, O_EXCL = 0200, O_NOCTTY = 0400,
-       O_NONBLOCK = 04000, O_CLOEXEC = 02000000, AT_FDCWD = -100, AT_EACCESS = 0x200 };
-enum { SIGKILL = 9, SIGSTOP = 19, SIGCHLD = 17, WNOHANG = 1 };
+enum { AT_EACCESS = 0x200, WNOHANG = 1 };
 enum { POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16 };
 enum { F_GETFL = 3, F_SETFL = 4, FIONREAD = 0x541B };
-enum { TIOCSCTTY = 0x540E, TIOCSWINSZ = 0x5414, TIOCGPTPEER = 0x5441, TIOCSPTLCK = 0x40045431 };
 enum { AF_UNIX = 1, SOCK_STREAM = 1, SOCK_NONBLOCK = 04000, SOCK_CLOEXEC = 02000000 };
-enum { SOL_SOCKET = 1, SO_PASSCRED = 16, SCM_RIGHTS = 1, SCM_CREDENTIALS = 2, MSG_NOSIGNAL = 0x4000 };
-enum { PR_SET_DUMPABLE = 4, PR_SET_SECCOMP = 22, PR_SET_NO_NEW_PRIVS = 38,
-       PR_SET_CHILD_SUBREAPER = 36, CLOCK_BOOTTIME = 7 };
+enum { SO_PASSCRED = 16, SCM_CREDENTIALS = 2 };
+enum { PR_SET_DUMPABLE = 4, PR_SET_CHILD_SUBREAPER = 36, PR_SET_NO_NEW_PRIVS = 38,
+       CLOCK_BOOTTIME = 7 };
 
 struct pollfd { int fd; short events, revents; };
 struct timespec { long s, ns; };
-struct iovec { void *base; u64 len; };
-struct msghdr { void *name; u32 namelen; struct iovec *iov; u64 iovlen; void *control; u64 controllen;
-                int flags; };
-struct cmsghdr { u64 len; int level, type; };
 struct dirent { u64 ino, off; unsigned short reclen; u8 type; char name[]; };
 
-/* What the compiler and we need of a C library */
-
-void *memcpy(void *to, const void *from, u64 n)
-{
-    u8 *t = to;
-    const u8 *f = from;
-    while (n--) *t++ = *f++;
-    return to;
-}
-
-void *memmove(void *to, const void *from, u64 n)
-{
-    u8 *t = to;
-    const u8 *f = from;
-    if (t < f) return memcpy(to, from, n);
-    while (n--) t[n] = f[n];
-    return to;
-}
-
-void *memset(void *to, int value, u64 n)
-{
-    u8 *t = to;
-    while (n--) *t++ = (u8)value;
-    return to;
-}
-
-static int same(const void *a, const void *b, u64 n)
-{
-    const u8 *x = a, *y = b;
-    while (n--)
-        if (*x++ != *y++) return 0;
-    return 1;
-}
-
-static u64 length(const char *s)
-{
-    u64 n = 0;
-    while (s[n]) n++;
-    return n;
-}
+/* What we need of a C library, likewise */
 
 static char *append(char *to, const char *from)
 {
@@ -168,10 +81,6 @@ static void *map(u64 bytes)
 
 static void unmap(void *at, u64 bytes) { if (at) call2(munmap, at, bytes); }
 static void close_fd(int *fd) { if (*fd >= 0) call1(close, *fd); *fd = -1; }
-static long open_at(const char *path, int flags, int mode)
-{
-    return call4(openat, AT_FDCWD, path, flags | O_CLOEXEC, mode);
-}
 
 static void set_nonblocking(int fd)
 {
@@ -520,10 +429,10 @@ static void become(struct plan *p, int fds[5], int report)
     call5(prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     call5(prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
     tell_oom_score();
-    report = (int)call3(fcntl, report, 1030 /* F_DUPFD_CLOEXEC */, 64);
+    report = (int)call3(fcntl, report, F_DUPFD_CLOEXEC, 64);
     if (p->flags & WITH_TERMINAL) fds[1] = fds[2] = fds[0];
     for (int i = 0; i < 5; i++)
-        if (fds[i] >= 0) fds[i] = (int)call3(fcntl, fds[i], 1030, 64);
+        if (fds[i] >= 0) fds[i] = (int)call3(fcntl, fds[i], F_DUPFD_CLOEXEC, 64);
     for (int i = 0; i < 5; i++)
         if (fds[i] >= 0) call3(dup3, fds[i], targets[i], 0);
     if (p->flags & WITH_TERMINAL) call3(ioctl, 0, TIOCSCTTY, 0);
@@ -609,7 +518,7 @@ static int add_streams(struct slot *s, struct plan *p, int fds[5])
     }
     if (!error) error = add_pipe(&s->out[0], &fds[1], 0);
     if (!error && flags & MERGED) {
-        fds[2] = (int)call3(fcntl, fds[1], 1030, 64);
+        fds[2] = (int)call3(fcntl, fds[1], F_DUPFD_CLOEXEC, 64);
     } else if (!error) {
         error = add_pipe(&s->out[1], &fds[2], 0);
     }
@@ -668,7 +577,7 @@ static long hear(u8 *at, u32 limit)
     struct iovec part = {at, limit};
     struct msghdr message = {0, 0, &part, 1, &control, sizeof control, 0};
     if (!from) return call3(read, 0, at, limit);
-    long n = call3(recvmsg, from, &message, 0x40000000 /* MSG_CMSG_CLOEXEC */);
+    long n = call3(recvmsg, from, &message, MSG_CMSG_CLOEXEC);
     if (n > 0 && message.controllen && control.head.type == SCM_RIGHTS) {
         close_fd(&passed); /* its order never came */
         passed = control.fd;
@@ -781,7 +690,7 @@ static long receive(struct slot *s, int which, u8 *to, u32 limit)
     struct { struct cmsghdr head; int pid, uid, gid, more[32]; } control;
     struct iovec part = {to, limit};
     struct msghdr message = {0, 0, &part, 1, &control, sizeof control, 0};
-    long n = call3(recvmsg, s->out[which], &message, 0x40000000 /* MSG_CMSG_CLOEXEC */);
+    long n = call3(recvmsg, s->out[which], &message, MSG_CMSG_CLOEXEC);
     if (n >= 0 && message.controllen >= sizeof(struct cmsghdr) + 12 &&
         control.head.type == SCM_CREDENTIALS && s->pidfd < 0 && control.pid > 0) {
         s->pid = control.pid;

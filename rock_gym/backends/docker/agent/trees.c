@@ -10,7 +10,7 @@ enum { KIND_FILE = 1, KIND_DIRECTORY, KIND_LINK, KIND_OTHER };
 enum { DEPTH = 256, NAMES = 32768, TREE_PATH = 257 * 256, LINK_TARGET = 4096, PIECE = 65536 };
 /* Of a file that says it is empty, as files do that the kernel makes up. */
 enum { UNKNOWN_BYTES = 1 << 20, LAST_PIECE = -1 };
-enum { AT_SYMLINK_NOFOLLOW = 0x100, AT_EMPTY_PATH = 0x1000, F_SETPIPE_SZ = 1031 };
+enum { AT_SYMLINK_NOFOLLOW = 0x100, F_SETPIPE_SZ = 1031 };
 enum { TREE_READ = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY };
 
 struct record {
@@ -371,7 +371,8 @@ static void serve_tree(int fds[5], int writes, char *path)
     int target = 0;
     call0(setsid);
     tell_oom_score();
-    for (; target < 2; target++) fds[target] = (int)call3(fcntl, fds[target], 1030, 64);
+    for (; target < 2; target++)
+        fds[target] = (int)call3(fcntl, fds[target], F_DUPFD_CLOEXEC, 64);
     for (target = 0; target < 2; target++) call3(dup3, fds[target], target, 0);
     /* Nobody's ends of pipes may stay open here. The table of slots tells how many there can be. */
     if (call3(close_range, 2, ~0U, 0) < 0)

@@ -9,12 +9,7 @@
  * Freestanding, so that it is small and needs nothing. Rebuild with `make agent`.
  */
 
-#include <asm/unistd.h>
-#include <linux/stat.h>
-
-typedef unsigned char u8;
-typedef unsigned int u32;
-typedef unsigned long u64;
+#include "../../native/bare.h"
 
 /* What orders, requests and reports consist of; `calls.py` and `requests.py` have the same. */
 enum { START = 1, JOIN_DIRECTLY, JOIN_BY_ANOTHER };
@@ -28,79 +23,8 @@ enum { KEEP_MODE = 0xffffffff };
 
 enum { SOCKET = 3, MAX_FDS = 16, PACKET = 131072, PATH = 8192, FIRST_HIGH = 64, MAX_LINKS = 40 };
 
-static inline long call6(long n, long a, long b, long c, long d, long e, long f)
-{
-#if defined(__x86_64__)
-    long result;
-    register long r10 __asm__("r10") = d;
-    register long r8 __asm__("r8") = e;
-    register long r9 __asm__("r9") = f;
-    __asm__ volatile("syscall" : "=a"(result)
-                     : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-#elif defined(__aarch64__)
-    register long x8 __asm__("x8") = n;
-    register long x0 __asm__("x0") = a;
-    register long x1 __asm__("x1") = b;
-    register long x2 __asm__("x2") = c;
-    register long x3 __asm__("x3") = d;
-    register long x4 __asm__("x4") = e;
-    register long x5 __asm__("x5") = f;
-    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
-                     : "memory");
-    return x0;
-#endif
-}
-#define CALL(n, a, b, c, d, e, ...) \
-    call6(__NR_##n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
-#define call1(n, a) CALL(n, a, 0, 0, 0, 0, 0)
-#define call2(n, a, b) CALL(n, a, b, 0, 0, 0, 0)
-#define call3(n, a, b, c) CALL(n, a, b, c, 0, 0, 0)
-#define call4(n, a, b, c, d) CALL(n, a, b, c, d, 0, 0)
-#define call5(n, a, b, c, d, e) CALL(n, a, b, c, d, e, 0)
-
-enum { E_INTR = 4, E_NOENT = 2, E_EXIST = 17, E_NOTDIR = 20, E_ISDIR = 21, E_INVAL = 22,
-       E_NAMETOOLONG = 36, E_LOOP = 40 };
-enum { O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, O_EXCL = 0200, O_NOCTTY = 0400,
-       O_NONBLOCK = 04000, O_CLOEXEC = 02000000, AT_FDCWD = -100, AT_EMPTY_PATH = 0x1000 };
-enum { SIGCHLD = 17, CLONE_PARENT = 0x8000, CLONE_NEWPID = 0x20000000, X_OK = 1 };
-enum { F_SETFD = 2, FD_CLOEXEC = 1, F_DUPFD_CLOEXEC = 1030, SOL_SOCKET = 1, SCM_RIGHTS = 1, MSG_NOSIGNAL = 0x4000,
-       MSG_CMSG_CLOEXEC = 0x40000000 };
-enum { PR_SET_NAME = 15, PR_SET_SECCOMP = 22, SECCOMP_MODE_FILTER = 2 };
-enum { TIOCSCTTY = 0x540E, TIOCSWINSZ = 0x5414, TIOCSPTLCK = 0x40045431, TIOCGPTPEER = 0x5441 };
-
-struct iovec { void *base; u64 len; };
-struct msghdr { void *name; u32 namelen; struct iovec *iov; u64 iovlen; void *control;
-                u64 controllen; int flags; };
-struct cmsghdr { u64 len; int level, type; };
-
-void *memcpy(void *to, const void *from, u64 n)
-{
-    u8 *t = to;
-    const u8 *f = from;
-    while (n--) *t++ = *f++;
-    return to;
-}
-
-void *memset(void *to, int value, u64 n)
-{
-    u8 *t = to;
-    while (n--) *t++ = (u8)value;
-    return to;
-}
-
-static u64 length(const char *s)
-{
-    u64 n = 0;
-    while (s[n]) n++;
-    return n;
-}
-
-static long open_at(const char *path, int flags, int mode)
-{
-    return call4(openat, AT_FDCWD, path, flags | O_CLOEXEC, mode);
-}
+enum { CLONE_PARENT = 0x8000, CLONE_NEWPID = 0x20000000, X_OK = 1, F_SETFD = 2, FD_CLOEXEC = 1 };
+enum { PR_SET_NAME = 15, SECCOMP_MODE_FILTER = 2 };
 
 static void leave(int code)
 {
