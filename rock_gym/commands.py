@@ -6,7 +6,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rock_gym.backends.base import Container, Line, Process
+from rock_gym.backends.base import Container
+from rock_gym.backends.handles import Line, Process
 from rock_gym.errors import SessionClosed, SpecError
 from rock_gym.life import Life, Use
 from rock_gym.session import COMMAND_TIMEOUT_S, NamedShell, Session

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rock_gym.backends.base import CONTROL, CONTROL_FD, SCRIPT_FD, Container, Process
+from rock_gym.backends.base import Container
+from rock_gym.backends.handles import CONTROL, CONTROL_FD, SCRIPT_FD, Process
 from rock_gym.errors import CommandFailed, CommandTimeout, SandboxLost, SessionClosed, SpecError
 from rock_gym.output import Output
 

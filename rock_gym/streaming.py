@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rock_gym.backends.base import STDERR, STDOUT, Process
+from rock_gym.backends.handles import STDERR, STDOUT, Process
 from rock_gym.errors import CommandTimeout, SandboxLost
 from rock_gym.output import Output
 from rock_gym.shell import CommandResult, command_failed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rock_gym.backends.base import Terminal
+from rock_gym.backends.handles import Terminal
 from rock_gym.errors import SpecError
 from rock_gym.life import Life
 

@@ -14,7 +14,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
-from rock_gym.backends.base import Container, Entry, FileWriter, TreeReader, TreeWriter
+from rock_gym.backends.base import Container
+from rock_gym.backends.handles import Entry, FileWriter, TreeReader, TreeWriter
 from rock_gym.backends.launcher import trees
 from rock_gym.errors import FileError, SpecError
 

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, TypeVar
 
-from rock_gym.backends.base import CommittedImage, FileWriter, LimitHits, Line, Statistics
+from rock_gym.backends.base import CommittedImage, LimitHits, Statistics
 from rock_gym.backends.figures import Figures
 from rock_gym.backends.files import DescriptorWriter
+from rock_gym.backends.handles import FileWriter, Line
 from rock_gym.backends.imaged import commit_image
 from rock_gym.backends.launch import owned_pair, receive_reply, send_packet
 from rock_gym.backends.plan import Plan

@@ -111,7 +111,7 @@ class Figures:
         usages = list(self._usages())
         disk = os.statvfs(self._root + self._disk)
         disk_bytes = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
-        received, sent = self._network()
+        received, sent = network_bytes(self._pid)
         memory_bytes = self._group_memory()
         if memory_bytes is None:
             memory_bytes = sum(usage.private_bytes for usage in usages) + disk_bytes
@@ -141,31 +141,33 @@ class Figures:
         if "memory" not in self._groups:
             return None
         name = "memory.usage_in_bytes" if self._version == 1 else "memory.current"
-        return int(_read(f"{self._groups['memory']}/{name}"))
+        return int(read_text(f"{self._groups['memory']}/{name}"))
 
     def _group_cpu(self) -> float | None:
         if "cpuacct" in self._groups:
-            return int(_read(f"{self._groups['cpuacct']}/cpuacct.usage")) / 1e9
+            return int(read_text(f"{self._groups['cpuacct']}/cpuacct.usage")) / 1e9
         for path in self._groups.values():
-            words = _read(f"{path}/cpu.stat").split()
+            words = read_text(f"{path}/cpu.stat").split()
             return int(words[words.index("usage_usec") + 1]) / 1e6
         return None
 
-    def _network(self) -> tuple[int, int]:
-        received = sent = 0
-        for line in _read(f"/proc/{self._pid}/net/dev").splitlines()[2:]:
-            name, _, numbers = line.partition(":")
-            if name.strip() != "lo":
-                words = numbers.split()
-                received, sent = received + int(words[0]), sent + int(words[8])
-        return received, sent
+
+def network_bytes(pid: int) -> tuple[int, int]:
+    """Return how many bytes have come and gone over a process's network, loopback apart."""
+    received = sent = 0
+    for line in read_text(f"/proc/{pid}/net/dev").splitlines()[2:]:
+        name, _, numbers = line.partition(":")
+        if name.strip() != "lo":
+            words = numbers.split()
+            received, sent = received + int(words[0]), sent + int(words[8])
+    return received, sent
 
 
 def _usage(directory: str) -> _Usage | None:
     try:
         # The name of the program stands in parentheses and may hold anything.
-        fields = _read(f"{directory}/stat").rpartition(")")[2].split()
-        pages = _read(f"{directory}/statm").split()
+        fields = read_text(f"{directory}/stat").rpartition(")")[2].split()
+        pages = read_text(f"{directory}/statm").split()
     except OSError:
         return None
     return _Usage(
@@ -175,6 +177,7 @@ def _usage(directory: str) -> _Usage | None:
     )
 
 
-def _read(path: str) -> str:
+def read_text(path: str) -> str:
+    """Return what a file of the kernel's says, whatever bytes names in it consist of."""
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()

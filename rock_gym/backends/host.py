@@ -17,7 +17,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-from rock_gym.backends.base import SCRIPT_FD
+from rock_gym.backends.handles import SCRIPT_FD
 from rock_gym.backends.init import init_program
 from rock_gym.backends.plan import Identity, Plan
 from rock_gym.errors import BackendUnavailable, SpecError

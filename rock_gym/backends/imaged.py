@@ -13,7 +13,8 @@ import secrets
 import stat
 from collections.abc import Callable, Sequence
 
-from rock_gym.backends.base import SCRIPT_FD, CommittedImage
+from rock_gym.backends.base import CommittedImage
+from rock_gym.backends.handles import SCRIPT_FD
 from rock_gym.backends.host import RUN, SECCOMP_FD, STAGE, WORK, is_closed
 from rock_gym.backends.init import init_program
 from rock_gym.backends.plan import Identity, Plan

@@ -16,7 +16,7 @@ import socket
 import time
 from pathlib import Path
 
-from rock_gym.backends.base import CONTROL
+from rock_gym.backends.handles import CONTROL
 from rock_gym.errors import SandboxLost
 
 _CHUNK_BYTES = 65536

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from rock_gym.backends.base import CHANNEL_FD, CONTROL, CONTROL_FD, SCRIPT_FD, STDERR, STDOUT
+from rock_gym.backends.handles import CHANNEL_FD, CONTROL, CONTROL_FD, SCRIPT_FD, STDERR, STDOUT
 
 
 class Streams:

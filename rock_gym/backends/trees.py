@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from typing import IO, Any
 
-from rock_gym.backends.base import Entry
 from rock_gym.backends.files import DescriptorWriter
+from rock_gym.backends.handles import Entry
 from rock_gym.backends.launch import receive_reply
 from rock_gym.errors import SandboxLost
 

@@ -22,7 +22,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from rock_gym.backends.base import Line
+from rock_gym.backends.handles import Line
 from rock_gym.gem import wire
 
 __all__ = ["EnvChannel", "HostChannel"]

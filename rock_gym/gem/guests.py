@@ -17,7 +17,7 @@ import weakref
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from rock_gym.backends.base import STDERR, Line, Process
+from rock_gym.backends.handles import STDERR, Line, Process
 from rock_gym.errors import (
     EnvUnavailable,
     FileError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rock_gym.backends.base import STDOUT, Process
+from rock_gym.backends.handles import STDOUT, Process
 from rock_gym.errors import FileError
 from rock_gym.sandbox import Sandbox
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import hashlib
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rock_gym.errors import FileError, SandboxClosed, SpecError
+from rock_gym.errors import FileError, RockGymError, SandboxClosed, SpecError
 from tests.contract.support import within
 
 NAMES = [
@@ -505,10 +506,8 @@ def test_what_kills_its_servant(sandbox: Any, tree: Path) -> None:
     session.run("trap '' TERM; (while :; do kill -9 -1; done) 2>/dev/null &")
     with within(40):
         for number in range(5):
-            try:
+            with contextlib.suppress(RockGymError):
                 sandbox.upload(tree, f"u{number}")
-            except Exception as error:
-                assert isinstance(error, (FileError, OSError)) or "sandbox" in str(error)
 
 
 def test_threads_at_once(sandbox: Any, tree: Path, tmp_path: Path) -> None:

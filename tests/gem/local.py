@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from rock_gym.backends.base import STDERR, STDOUT, Capabilities
+from rock_gym.backends.base import Capabilities
+from rock_gym.backends.handles import STDERR, STDOUT
 from rock_gym.errors import PoolClosed
 from rock_gym.gem.image import image_python
 from rock_gym.gem.interpreter import find_guest_python

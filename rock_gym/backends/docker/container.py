@@ -11,14 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TypeVar, cast
 
-from rock_gym.backends.base import (
-    CommittedImage,
-    FileWriter,
-    LimitHits,
-    Statistics,
-    TreeReader,
-    TreeWriter,
-)
+from rock_gym.backends.base import CommittedImage, LimitHits, Statistics
 from rock_gym.backends.docker import protocol, side
 from rock_gym.backends.docker.boot import Made, read_greeting
 from rock_gym.backends.docker.engine import Engine
@@ -33,6 +26,7 @@ from rock_gym.backends.docker.process import AgentProcess
 from rock_gym.backends.docker.settings import RUN_DIR
 from rock_gym.backends.docker.terminal import AgentTerminal
 from rock_gym.backends.docker.trees import AgentTreeReader, AgentTreeWriter
+from rock_gym.backends.handles import FileWriter, TreeReader, TreeWriter
 from rock_gym.errors import (
     BackendUnavailable,
     FileError,
@@ -233,11 +227,6 @@ class DockerContainer:
             terminal.close()
             raise
         return terminal
-
-    def _not_yet(self, what: str) -> BackendUnavailable:
-        return BackendUnavailable(
-            f"in containers {what}, or backend='bubblewrap'", sandbox_id=self.id
-        )
 
     def note_limits(self) -> Callable[[], LimitHits]:
         """Note how often it has run into limits; see ``Container.note_limits``."""

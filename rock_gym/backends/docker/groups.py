@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rock_gym.backends.base import LimitHits
 from rock_gym.backends.docker.engine import Engine
+from rock_gym.backends.figures import network_bytes, read_text
 from rock_gym.backends.launcher.cgroups import places_of
 
 _CONTROLLERS = ("memory", "cpuacct", "pids")
@@ -61,28 +62,19 @@ class Groups:
             return None
         memory, cpu = found["memory"], found["cpuacct"]
         if os.path.exists(f"{memory}/memory.current"):
-            current, idle = _read(f"{memory}/memory.current"), "inactive_file"
-            cpu_s = _word(_read(f"{cpu}/cpu.stat"), "usage_usec") / 1e6
+            current, idle = read_text(f"{memory}/memory.current"), "inactive_file"
+            cpu_s = _word(read_text(f"{cpu}/cpu.stat"), "usage_usec") / 1e6
         else:
-            current, idle = _read(f"{memory}/memory.usage_in_bytes"), "total_inactive_file"
-            cpu_s = int(_read(f"{cpu}/cpuacct.usage")) / 1e9
+            current, idle = read_text(f"{memory}/memory.usage_in_bytes"), "total_inactive_file"
+            cpu_s = int(read_text(f"{cpu}/cpuacct.usage")) / 1e9
         # Files that the kernel keeps in memory only while nobody needs it are not counted.
-        unneeded = _word(_read(f"{memory}/memory.stat"), idle)
+        unneeded = _word(read_text(f"{memory}/memory.stat"), idle)
         return Used(
             cpu_s=cpu_s,
             memory_bytes=max(0, int(current) - unneeded),
-            processes=len(_read(f"{found['pids']}/cgroup.procs").split()),
-            network=self._network(),
+            processes=len(read_text(f"{found['pids']}/cgroup.procs").split()),
+            network=network_bytes(self._pid),
         )
-
-    def _network(self) -> tuple[int, int]:
-        received = sent = 0
-        for line in _read(f"/proc/{self._pid}/net/dev").splitlines()[2:]:
-            name, _, numbers = line.partition(":")
-            if name.strip() != "lo":
-                words = numbers.split()
-                received, sent = received + int(words[0]), sent + int(words[8])
-        return received, sent
 
     def hits(self) -> LimitHits:
         """Return how often it has run into limits; raises as ``used``, and is 0 where unseen."""
@@ -93,18 +85,18 @@ class Groups:
         if not os.path.exists(f"{found['memory']}/{name}"):
             name = "memory.oom_control"
         return LimitHits(
-            oom=_word(_read(f"{found['memory']}/{name}"), "oom_kill"),
-            pids=_word(_read(f"{found['pids']}/pids.events"), "max"),
+            oom=_word(read_text(f"{found['memory']}/{name}"), "oom_kill"),
+            pids=_word(read_text(f"{found['pids']}/pids.events"), "max"),
         )
 
 
 def _directories(container: str, pid: int) -> dict[str, str]:
     try:
-        memberships = _read(f"/proc/{pid}/cgroup")
+        memberships = read_text(f"/proc/{pid}/cgroup")
         # Else it is a process of another machine, and that number is somebody else's here.
         if not pid or container not in memberships:
             return {}
-        found, version_2 = places_of(memberships, _read("/proc/self/mountinfo"))
+        found, version_2 = places_of(memberships, read_text("/proc/self/mountinfo"))
     except OSError:
         return {}
     if "memory" not in found and version_2:
@@ -118,8 +110,3 @@ def _directories(container: str, pid: int) -> dict[str, str]:
 def _word(text: str, name: str) -> int:
     words = text.split()
     return int(words[words.index(name) + 1]) if name in words else 0
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()

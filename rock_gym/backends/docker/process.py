@@ -9,9 +9,9 @@ import socket
 import time
 from collections import deque
 
-from rock_gym.backends.base import CONTROL, STDERR, STDOUT
 from rock_gym.backends.docker import protocol
 from rock_gym.backends.docker.link import Handle, Link
+from rock_gym.backends.handles import CONTROL, STDERR, STDOUT
 from rock_gym.errors import FileError, SandboxClosed, SandboxLost
 
 _STREAMS = {

@@ -87,12 +87,6 @@ def container_config(
     strict = spec.profile == "strict"
     closed = is_closed(spec, quota)
     workdir = workdir_of(spec, image, quota)
-    # Not the spec's own variables: they may be secrets, and commits and inspections show these.
-    # As in embedded sandboxes: who is root in a sandbox may install what they like. The image's own
-    # come later, and so win.
-    environment = [*_PIP, *(image["Config"].get("Env") or [])]
-    if closed:
-        environment.append(f"HOME={_CLOSED_HOME}")
     lease = spec.lifetime == "lease"
     user = image["Config"].get("User") or ""
     if strict:
@@ -105,7 +99,7 @@ def container_config(
         "Hostname": "sandbox",
         "Domainname": "",
         "User": user,
-        "Env": environment,
+        "Env": _environment(image, closed),
         # The engine makes the directory as root's, and so it would stay below a tmpfs.
         "WorkingDir": "/" if workdir in mounts else workdir,
         # None, so that a commit has none to undo.
@@ -127,6 +121,16 @@ def container_config(
             "Mounts": _binds(spec, door),
         },
     }
+
+
+def _environment(image: dict[str, Any], closed: bool) -> list[str]:
+    # Not the spec's own variables: they may be secrets, and commits and inspections show these.
+    # As in embedded sandboxes: who is root in a sandbox may install what they like. The image's own
+    # come later, and so win.
+    environment = [*_PIP, *(image["Config"].get("Env") or [])]
+    if closed:
+        environment.append(f"HOME={_CLOSED_HOME}")
+    return environment
 
 
 def is_closed(spec: SandboxSpec, quota: bool) -> bool:

@@ -17,15 +17,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Literal, cast
 
-from rock_gym.backends.base import Entry
 from rock_gym.backends.docker.link import Link
 from rock_gym.backends.docker.process import AgentProcess
+from rock_gym.backends.handles import Entry
 from rock_gym.errors import FileError, SandboxClosed, SandboxLost
 
 # What, kind, mode, length of the path, length of the target, error, size, time.
 _RECORD = struct.Struct("<6IQq")
 _PIECE = struct.Struct("<i")
-_LAST = struct.Struct("<ii")
 _ENTRY, _ERROR, _TOTAL, _DONE, _ATTRIBUTES, _END = range(1, 7)
 _KINDS: dict[int, Literal["file", "directory", "link", "other"]] = {
     1: "file",
