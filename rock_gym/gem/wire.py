@@ -213,7 +213,12 @@ def encode(message: msgspec.Struct) -> bytes:
     return _pack_size(size) + body
 
 
-def _tidied(message: msgspec.Struct) -> msgspec.Struct:
+def _tidied(message: Any) -> Any:
+    # Messages within one stay messages, which are no plain values.
+    if isinstance(message, Answers):
+        return Answers([_tidied(answer) for answer in message.items])
+    if isinstance(message, Batch):
+        return Batch([(number, _tidied(request)) for number, request in message.items])
     return type(message)(
         **{name: plain(getattr(message, name)) for name in message.__struct_fields__}
     )

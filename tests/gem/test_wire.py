@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rock_gym.gem import wire
@@ -77,11 +77,16 @@ class TestMessages:
         assert frames.take(wire.encode(wire.Step(text))) == wire.Step(text)
 
     @given(TEXTS)
+    @example("a\ud800b")
     def test_lone_surrogates_are_replaced(self, text: str) -> None:
         expected = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        got = over_wire(wire.Failed("env_error", text, text))
+        sent = wire.Failed("env_error", text, text)
+        got = over_wire(sent)
         assert got.message == expected
+        assert over_wire(wire.Answers([sent])).items == [got]
         assert info_over_wire({text: text}) == {expected: expected}
+        batch = wire.Frames(wire.ENV_REQUESTS).take(wire.encode(wire.Batch([(3, wire.Step(text))])))
+        assert batch == wire.Batch([(3, wire.Step(expected))])
 
     @given(st.lists(CLEAN_TEXTS, max_size=5), st.integers(1, 50))
     def test_it_is_no_matter_how_bytes_are_cut(self, texts: list[str], size: int) -> None:
