@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -122,9 +122,6 @@ class Player:
     def end(self) -> bytes:
         """Return the request that closes its environment."""
         return self.connection.pack(f"{GEM}/close", {"sandbox_id": self._id})
-
-
-Work = Iterator[bytes]
 
 
 def drive(connections: list[Connection], following: Callable[[int, bytes], bytes | None]) -> None:

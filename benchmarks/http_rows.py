@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from benchmarks.floors import below
 from benchmarks.http_load import GEM, Connection, Player, drive
@@ -110,7 +109,7 @@ def step_inside(count: int) -> Samples:
     unit="us",
 )
 def many_clients(count: int) -> Samples:
-    """Seconds per request, of ten for each client and sample."""
+    """Seconds per request, of twenty for each client and sample."""
     rounds = 20
     with both() as (ours, bare), ExitStack() as stack:
         clients = [stack.enter_context(closing(Connection(ours))) for _ in range(CLIENTS)]
@@ -262,7 +261,7 @@ def left_by(pid: int, before: tuple[int, int] | None = None) -> tuple[int, int]:
         time.sleep(0.1)
 
 
-def main(arguments: list[Any]) -> None:
+def main(arguments: list[str]) -> None:
     """Run the crowd alone and tell how it went: CLIENTS STEPS."""
     clients = int(arguments[0]) if arguments else 1000
     steps = int(arguments[1]) if len(arguments) > 1 else 20

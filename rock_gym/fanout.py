@@ -14,8 +14,8 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from rock_gym.errors import RockGymError, SandboxClosed, SpecError
+from rock_gym.limits import Exhaustion
 from rock_gym.sandbox import CommandResult, Sandbox, ShellResult
-from rock_gym.stock import Exhaustion
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -22,10 +22,11 @@ from rock_gym.backends import get_backend
 from rock_gym.backends.base import Backend
 from rock_gym.errors import RockGymError, SpecError, StartFailed
 from rock_gym.fanout import FanOut
+from rock_gym.limits import Exhaustion, Limits, PoolStatistics
 from rock_gym.sandbox import Sandbox
 from rock_gym.shell import check_timeout
 from rock_gym.spec import DockerOptions, SandboxSpec
-from rock_gym.stock import Exhaustion, Limits, PoolStatistics, Stock
+from rock_gym.stock import Stock
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -1,9 +1,7 @@
 """What is behind a pool: sandboxes that are spare, lent, on their way up or on their way out.
 
 One lock guards all counts. Callers wait in a queue and are served in order, each with all that it
-asked for or nothing. Starting spares and ending used sandboxes is done by a few threads, which are
-made when there is something to do. While they rest they refer to nothing: a pool that its users
-have forgotten is collected.
+asked for or nothing. Starting spares and ending used sandboxes is done by a few threads.
 """
 
 from __future__ import annotations
@@ -17,17 +15,16 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Literal
 
 from rock_gym.backends.base import Backend
 from rock_gym.errors import PoolClosed, PoolExhausted, RockGymError, SpecError, StartFailed
+from rock_gym.hands import Hands
+from rock_gym.limits import Exhaustion, Limits, PoolStatistics
 from rock_gym.memory import available_bytes, total_bytes
 from rock_gym.sandbox import Sandbox
 from rock_gym.spec import SandboxSpec
 
 _log = logging.getLogger("rock_gym")
-
-Exhaustion = Literal["wait", "fail", "grow"]
 
 _FIRST_RETRY_S = 0.1
 _LAST_RETRY_S = 10.0
@@ -44,62 +41,6 @@ _FOOTPRINT_BYTES = 8 << 20
 # Pools share the machine's memory: what one promises, no other may promise as well.
 _promising = threading.Lock()
 _promisers: weakref.WeakSet[Stock] = weakref.WeakSet()
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatistics:
-    """What a pool holds and has done.
-
-    Attributes:
-        leased: Sandboxes handed out and not yet given back.
-        idle: Warm spares.
-        starting: Sandboxes on their way up.
-        ending: Used ones on their way out.
-        waiting: Callers in ``acquire`` and ``acquire_many``.
-        started: Sandboxes started since the pool was made.
-        failed: Starts that failed.
-        refused: Sandboxes that were dead, or not to the liking of ``verify``, when they were to
-            be handed out.
-    """
-
-    leased: int
-    idle: int
-    starting: int
-    ending: int
-    waiting: int
-    started: int
-    failed: int
-    refused: int
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many sandboxes a stock may hold.
-
-    Attributes:
-        min_idle: Spares that are kept warm.
-        max_size: Sandboxes alive at once; None for no limit.
-        max_starting: Sandboxes that are started at the same time.
-        reserve: Whether every sandbox's whole memory limit is set aside for it.
-    """
-
-    min_idle: int = 0
-    max_size: int | None = None
-    max_starting: int = 4
-    reserve: bool = False
-
-    def __post_init__(self) -> None:
-        _check_count("min_idle", self.min_idle, 0)
-        _check_count("max_starting", self.max_starting, 1)
-        if self.max_size is not None:
-            _check_count("max_size", self.max_size, 1)
-            if self.max_size < self.min_idle:
-                raise SpecError(f"max_size={self.max_size} is less than min_idle={self.min_idle}")
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SpecError(f"{name} is a whole number from {least}, not {value!r}")
 
 
 @dataclass(eq=False)
@@ -126,14 +67,12 @@ class Stock:
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # callers wait for it
-        self._wakes = threading.Semaphore(0)  # threads wait for it
         self._slots = threading.Semaphore(limits.max_starting)
         self._idle: deque[Sandbox] = deque()
         self._leased: dict[str, Sandbox] = {}
         self._used: deque[Sandbox] = deque()
         self._tickets: deque[_Ticket] = deque()
-        self._threads: set[threading.Thread] = set()
-        self._resting = 0
+        self._hands = Hands(self, limits.max_starting + 2)
         self._filling = 0
         self._starting = self._ending = 0
         self._started = self._failed = self._refused = 0
@@ -369,19 +308,8 @@ class Stock:
     def _call_for_hands(self) -> None:
         """Wake a thread, or make one, if there is something to do. Called under the lock."""
         todo = len(self._used) + self._missing_spares()
-        if not todo or self._closed:
-            return
-        for _ in range(min(todo, self._resting)):
-            self._wakes.release()
-        if todo > self._resting and len(self._threads) < self._limits.max_starting + 2:
-            thread = threading.Thread(
-                target=_serve,
-                args=(weakref.ref(self), self._wakes, self._threads),
-                name="rock-gym-pool",
-                daemon=True,
-            )
-            self._threads.add(thread)
-            thread.start()
+        if todo and not self._closed:
+            self._hands.call(todo)
 
     def _missing_spares(self) -> int:
         """How many spares could be started now, were there room for them."""
@@ -402,12 +330,12 @@ class Stock:
             if self._missing_spares() and self._claim(1):
                 self._filling += 1
                 return self._fill, None
-            self._resting += 1
+            self._hands.resting += 1
             return None, self._next_look_s()
 
     def _rested(self) -> None:
         with self._lock:
-            self._resting -= 1
+            self._hands.resting -= 1
 
     def _next_look_s(self) -> float | None:
         """Return when a thread has to look again though nobody wakes it."""
@@ -479,10 +407,7 @@ class Stock:
         for holder in (self._idle, self._leased, self._used):
             holder.clear()
         self._changed.notify_all()
-        threads = [thread for thread in self._threads if thread is not threading.current_thread()]
-        for _ in self._threads:
-            self._wakes.release()
-        return ours, threads
+        return ours, self._hands.dismiss()
 
     def _renew_locks(self) -> None:
         """Forget who held them: in a forked child, threads that do not exist there."""
@@ -494,28 +419,6 @@ class Stock:
             raise PoolClosed("the pool was closed; make a new one")
         if self._draining:
             raise PoolClosed("the pool is being drained and lends no more; make a new one")
-
-
-def _serve(
-    reference: weakref.ref[Stock], wakes: threading.Semaphore, threads: set[threading.Thread]
-) -> None:
-    """Do what there is to do for a pool, for as long as it is open and referred to."""
-    try:
-        while (stock := reference()) is not None:
-            job, rest_s = stock._next_job()
-            if job is not None:
-                job()
-                job = None
-                continue
-            if stock._closed:
-                return
-            # Outside the lock: this may be the last reference, whose end closes the pool.
-            stock = None
-            wakes.acquire(timeout=rest_s)
-            if (stock := reference()) is not None:
-                stock._rested()
-    finally:
-        threads.discard(threading.current_thread())
 
 
 def _renew_promising() -> None:

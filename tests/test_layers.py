@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "rock_gym"
 
 # Lower first. Parts of one tier know nothing of each other; within a part anything goes but cycles.
 TIERS = (
-    ("_version", "errors", "memory"),
-    ("spec", "images"),
+    ("_version", "errors", "memory", "hands"),
+    ("spec", "images", "limits"),
     ("backends",),
     ("output", "status"),
     ("shell",),

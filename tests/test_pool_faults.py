@@ -304,7 +304,7 @@ def test_a_callers_failing_start_leaves_its_room_to_a_spare(fake: Any) -> None:
         caller.start()
         assert eventually(lambda: fake.at_once == 1)
         pool.resize(min_idle=1)
-        assert eventually(lambda: pool._resting == 1)
+        assert eventually(lambda: pool._hands.resting == 1)
         fake.gate.set()
         caller.join(10)
         assert eventually(lambda: pool.statistics().idle == 1)

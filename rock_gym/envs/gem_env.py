@@ -38,14 +38,8 @@ from rock_gym.errors import (
     SpecError,
 )
 from rock_gym.gem.packs import PackedWorker
-from rock_gym.gem.worker import (
-    EnvConfig,
-    EnvWorker,
-    ResetReply,
-    StepReply,
-    choose_backend,
-    lease_worker,
-)
+from rock_gym.gem.places import choose_backend
+from rock_gym.gem.worker import EnvConfig, EnvWorker, ResetReply, StepReply, lease_worker
 from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
 

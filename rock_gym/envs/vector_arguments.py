@@ -1,4 +1,4 @@
-"""Checks on what a vector environment is made with, and on what its reset is given."""
+"""Checks on what a vector environment is made with, and on what its calls are given."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
 from rock_gym.envs.arguments import check_count
 from rock_gym.errors import SpecError
 
-__all__ = ["check_mode", "check_steps", "pick_ids", "split_options", "spread_seed"]
+__all__ = [
+    "check_mode",
+    "check_steps",
+    "pick_actions",
+    "pick_ids",
+    "pick_numbers",
+    "split_options",
+    "spread_seed",
+]
 
 
 def check_mode(mode: AutoresetMode | str) -> AutoresetMode:
@@ -119,3 +129,38 @@ def split_options(
     if not mask.any():
         raise ValueError(f"{name} must be True for at least one environment")
     return mask, rest
+
+
+def pick_numbers(env_ids: Sequence[int] | None, num_envs: int) -> Sequence[int]:
+    """Return the numbers of the environments that are meant; None means all.
+
+    Raises:
+        SpecError: If there is no such environment, or one is named twice.
+    """
+    if env_ids is None:
+        return range(num_envs)
+    numbers = [int(number) for number in env_ids]
+    if len(set(numbers)) < len(numbers) or not all(0 <= n < num_envs for n in numbers):
+        raise SpecError(
+            f"env_ids must be different numbers from 0 to {num_envs - 1}, not {numbers}"
+        )
+    return numbers
+
+
+def pick_actions(actions: Any, space: gym.Space[Any] | None, count: int) -> list[Any]:
+    """Return the action of each environment.
+
+    Args:
+        actions: What was given for all of them.
+        space: What batches of actions are of; None for texts, which need no taking apart.
+        count: How many environments are meant.
+
+    Raises:
+        SpecError: If there are not as many, or a text is none.
+    """
+    given = list(actions) if space is None else list(iterate(space, actions))
+    if len(given) != count:
+        raise SpecError(f"{len(given)} actions for {count} environments: give as many")
+    if space is None and not all(isinstance(action, str) for action in given):
+        raise SpecError("actions must be strings: give the model's whole answers")
+    return given

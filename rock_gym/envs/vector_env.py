@@ -16,10 +16,16 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import iterate
 
 from rock_gym.envs.misuse import EnvClosed, EpisodeOver, ResetNeeded
-from rock_gym.envs.vector_arguments import check_mode, check_steps, split_options, spread_seed
+from rock_gym.envs.vector_arguments import (
+    check_mode,
+    check_steps,
+    pick_actions,
+    pick_numbers,
+    split_options,
+    spread_seed,
+)
 from rock_gym.envs.vector_async import AsyncHalves
 from rock_gym.envs.vector_calls import Calls
 from rock_gym.envs.vector_infos import merge_infos
@@ -253,8 +259,10 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
             SpecError: If actions and numbers make no sense.
         """
         self._check_open()
-        numbers = self._check_numbers(env_ids)
-        given = self._check_actions(actions, numbers)
+        numbers = pick_numbers(env_ids, self.num_envs)
+        space = None if self._texts else self.action_space
+        given = pick_actions(actions, space, len(numbers))
+        self._check_turns(numbers)
         self._pace.acted()
         slots = self._slots
         self._awaited += len(numbers)
@@ -280,7 +288,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
             options: As for ``reset``, without ``reset_mask``.
         """
         self._check_open()
-        numbers = self._check_numbers(env_ids)
+        numbers = pick_numbers(env_ids, self.num_envs)
         self._send_resets(numbers, spread_seed(seed, self.num_envs, self._group_size), options)
 
     def recv(self, min_envs: int | None = None, timeout: float | None = None) -> Batch:
@@ -386,22 +394,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
                 f"{what}() while answers are due or were not received: recv() them first", "send"
             )
 
-    def _check_numbers(self, env_ids: Sequence[int] | None) -> Sequence[int]:
-        if env_ids is None:
-            return range(self.num_envs)
-        numbers = [int(number) for number in env_ids]
-        if len(set(numbers)) < len(numbers) or not all(0 <= n < self.num_envs for n in numbers):
-            raise SpecError(
-                f"env_ids must be different numbers from 0 to {self.num_envs - 1}, not {numbers}"
-            )
-        return numbers
-
-    def _check_actions(self, actions: Any, numbers: Sequence[int]) -> list[Any]:
-        given = list(actions) if self._texts else list(iterate(self.action_space, actions))
-        if len(given) != len(numbers):
-            raise SpecError(f"{len(given)} actions for {len(numbers)} environments: give as many")
-        if self._texts and not all(isinstance(action, str) for action in given):
-            raise SpecError("actions must be strings: give the model's whole answers")
+    def _check_turns(self, numbers: Sequence[int]) -> None:
         disabled = self.autoreset_mode is AutoresetMode.DISABLED
         unreceived = self._ready
         for number in numbers:
@@ -417,7 +410,6 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
                 )
             if slot.obs is None and self._texts:
                 raise ResetNeeded("step() without an episode under way: call reset() first")
-        return given
 
     def __enter__(self) -> SandboxVectorEnv:
         return self

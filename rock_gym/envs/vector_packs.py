@@ -12,8 +12,8 @@ from rock_gym.envs.vector_leases import Leases
 from rock_gym.envs.vector_poller import Poller
 from rock_gym.envs.vector_slots import Fault
 from rock_gym.errors import RockGymError
+from rock_gym.gem.config import EnvConfig
 from rock_gym.gem.packs import Pack, PackedWorker, lease_pack
-from rock_gym.gem.worker import EnvConfig
 from rock_gym.pool import SandboxPool
 
 __all__ = ["Crew", "PackedPlayer"]

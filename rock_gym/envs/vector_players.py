@@ -22,7 +22,7 @@ from rock_gym.envs.vector_slots import Player
 from rock_gym.envs.vector_speculation import Pace, Speculation
 from rock_gym.envs.vector_threads import ThreadPlayer
 from rock_gym.errors import SpecError
-from rock_gym.gem.worker import seats_per_sandbox
+from rock_gym.gem.places import seats_per_sandbox
 
 __all__ = ["Cast", "cast_functions", "cast_gem"]
 
@@ -79,6 +79,7 @@ def cast_gem(
     reset_s = check_timeout("reset_timeout", kwargs.get("reset_timeout", _RESET_TIMEOUT_S))
     check_count("envs_per_process", envs_per_process)
     seats = min(seats_per_sandbox(name, kwargs.get("envs_per_sandbox")) for name in ids)
+    # As many as fill so many sandboxes as should start at once may lease at the same time.
     leases = Leases(min(len(ids), seats * max(4, 2 * (os.cpu_count() or 1))))
     players: list[Player] = []
     if envs_per_process > 1:

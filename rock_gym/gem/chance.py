@@ -57,8 +57,6 @@ class Chance:
                 "environments cannot share a process here, as this interpreter or its numpy keeps "
                 "the state of its random numbers in another way: leave out envs_per_process="
             )
-        self._gauss = (0, 0.0)
-        self._loaded = b""
         self._gauss = self._read_gauss()
         self._loaded = bytes(self._numpy_words)
 

@@ -262,6 +262,7 @@ class _Environment:
             assert isinstance(request, wire.Make)
             self.make(request)
         except BaseException as error:
+            # Whatever users' code raises, exits too, is an answer: the process goes on.
             return self.failure(error)
         return None
 

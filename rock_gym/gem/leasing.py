@@ -13,16 +13,18 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from rock_gym.errors import PoolClosed, PoolExhausted
+from rock_gym.errors import PoolClosed, PoolExhausted, SandboxLost
 from rock_gym.gem.guests import Guest
 from rock_gym.gem.interpreter import GuestPython
 
 if TYPE_CHECKING:
     from rock_gym.sandbox import Sandbox
 
-__all__ = ["Pool", "Seat", "left", "take_seat"]
+__all__ = ["Pool", "Seat", "lease_seat", "left", "take_seat"]
+
+T = TypeVar("T")
 
 
 class Pool(Protocol):
@@ -235,6 +237,40 @@ def take_seat(pool: Pool, python: GuestPython, capacity: int, timeout_s: float |
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     return _guests_of(pool).take(pool, python, capacity, deadline)
+
+
+def lease_seat(
+    pool: Pool,
+    python: GuestPython,
+    capacity: int,
+    timeout_s: float | None,
+    occupy: Callable[[Seat], T],
+) -> T:
+    """Take a seat and return what ``occupy`` puts there; raises as both. From any thread.
+
+    Args:
+        pool: As for ``take_seat``, as are the next three.
+        python: What the guest runs on.
+        capacity: How many may share it.
+        timeout_s: Seconds until there must be a seat.
+        occupy: Returns who keeps the seat from now on. If it raises, the seat is given up.
+
+    Raises:
+        SandboxLost: If the sandbox died though its guest was started for this seat.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        seat = take_seat(pool, python, capacity, left(deadline))
+        try:
+            return occupy(seat)
+        except SandboxLost:
+            seat.leave()
+            # A guest that was kept warm may have been killed since.
+            if seat.fresh:
+                raise
+        except BaseException:
+            seat.leave()
+            raise
 
 
 def _guests_of(pool: Pool) -> _Guests:

@@ -103,11 +103,6 @@ class PackedWorker:
         return self.pack.sandbox
 
     @property
-    def forks(self) -> int:
-        """How many processes the pack has had."""
-        return self.pack.forks
-
-    @property
     def pid(self) -> int | None:
         """The process's id, as for ``EnvWorker``."""
         return None if self.pack.channel is None else self.pack.channel.pid

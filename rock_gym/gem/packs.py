@@ -13,15 +13,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rock_gym.errors import EnvError, RockGymError, SandboxLost, WireError
+from rock_gym.errors import EnvError, RockGymError, WireError
 from rock_gym.gem import wire
 from rock_gym.gem.channel import EnvChannel
 from rock_gym.gem.config import EnvConfig
 from rock_gym.gem.guests import close_in_children
-from rock_gym.gem.leasing import Pool, Seat, left, take_seat
+from rock_gym.gem.leasing import Pool, Seat, lease_seat
 from rock_gym.gem.packed_worker import PackedWorker
-from rock_gym.gem.replies import late
-from rock_gym.gem.worker import python_for
+from rock_gym.gem.places import python_for
+from rock_gym.gem.replies import gone, late
 
 if TYPE_CHECKING:
     from rock_gym.sandbox import Sandbox
@@ -49,20 +49,11 @@ def lease_pack(
         limits: As for ``Pack``.
         changed: As for ``Pack``.
     """
-    python = python_for(config, pool)
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while True:
-        seat = take_seat(pool, python, packs_per_sandbox, left(deadline))
-        try:
-            return Pack(seat, config, limits, changed)
-        except SandboxLost:
-            seat.leave()
-            # A guest that was kept warm may have been killed since.
-            if seat.fresh:
-                raise
-        except BaseException:
-            seat.leave()
-            raise
+
+    def occupy(seat: Seat) -> Pack:
+        return Pack(seat, config, limits, changed)
+
+    return lease_seat(pool, python_for(config, pool), packs_per_sandbox, timeout_s, occupy)
 
 
 class Pack:
@@ -275,16 +266,10 @@ class Pack:
                 self._changed(worker.number)
 
     def _loss(self) -> RockGymError:
-        why = "it crashed, ran out of memory or was killed"
-        if self.channel is not None and not self.channel.heard:
-            why = "none could be forked; is the limit on processes or memory too low?"
+        forked = self.channel is None or self.channel.heard
         self._kill()
-        if self._seat.guest.answers():
-            return EnvError(f"the environments' process is gone: {why}", sandbox_id=self.sandbox.id)
-        return SandboxLost(
-            "the sandbox is gone, or its GEM process is; lease another worker",
-            sandbox_id=self.sandbox.id,
-        )
+        answers = self._seat.guest.answers()
+        return gone("the environments' process", forked, answers, self.sandbox.id)
 
     def _kill(self) -> None:
         channel, self.channel = self.channel, None

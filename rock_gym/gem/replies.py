@@ -10,12 +10,22 @@ from rock_gym.errors import (
     EnvUnavailable,
     ResetTimeout,
     RockGymError,
+    SandboxLost,
     SpecError,
     StepTimeout,
 )
 from rock_gym.gem import wire
 
-__all__ = ["ResetReply", "StepReply", "check_seed", "error_of", "late", "observed", "stepped"]
+__all__ = [
+    "ResetReply",
+    "StepReply",
+    "check_seed",
+    "error_of",
+    "gone",
+    "late",
+    "observed",
+    "stepped",
+]
 
 _new = tuple.__new__
 
@@ -95,3 +105,23 @@ def late(what: str, gem_id: str, timeout_s: float | None, sandbox_id: str) -> Ro
         f"the {what} of {gem_id} took longer than {limit}; its process was killed",
         sandbox_id=sandbox_id,
     )
+
+
+def gone(process: str, forked: bool, guest_answers: bool, sandbox_id: str) -> RockGymError:
+    """Return the error of a process that ended: alone, or with its sandbox.
+
+    Args:
+        process: Which it was, in words.
+        forked: Whether there ever was one, as far as is known.
+        guest_answers: Whether what forks them is still there.
+        sandbox_id: Where.
+    """
+    if not guest_answers:
+        return SandboxLost(
+            "the sandbox is gone, or its GEM process is; lease another worker",
+            sandbox_id=sandbox_id,
+        )
+    why = "it crashed, ran out of memory or was killed"
+    if not forked:
+        why = "none could be forked; is the limit on processes or memory too low?"
+    return EnvError(f"{process} is gone: {why}", sandbox_id=sandbox_id)

@@ -10,32 +10,21 @@ import contextlib
 import threading
 import time
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
-from rock_gym.backends import get_backend
-from rock_gym.errors import (
-    BackendUnavailable,
-    EnvError,
-    EnvUnavailable,
-    ImageNotFound,
-    RockGymError,
-    SandboxLost,
-    SpecError,
-    WireError,
-)
-from rock_gym.gem import catalog, wire
+from rock_gym.errors import EnvError, RockGymError, SpecError, WireError
+from rock_gym.gem import wire
 from rock_gym.gem.channel import EnvChannel
 from rock_gym.gem.config import EnvConfig
 from rock_gym.gem.guests import close_in_children
-from rock_gym.gem.image import GEM_IMAGE, image_python
-from rock_gym.gem.interpreter import GuestPython, find_guest_python
-from rock_gym.gem.leasing import Pool, Seat, left, take_seat
+from rock_gym.gem.leasing import Pool, Seat, lease_seat
+from rock_gym.gem.places import choose_backend, python_for, seats_per_sandbox, with_guest
 from rock_gym.gem.replies import (
     ResetReply,
     StepReply,
     check_seed,
     error_of,
+    gone,
     late,
     observed,
     stepped,
@@ -43,7 +32,6 @@ from rock_gym.gem.replies import (
 
 if TYPE_CHECKING:
     from rock_gym.sandbox import Sandbox
-    from rock_gym.spec import SandboxSpec
 
 __all__ = [
     "EnvConfig",
@@ -59,78 +47,6 @@ __all__ = [
 
 _SEND_S = 30.0
 _NO_ANSWER = (EOFError, OSError, wire.WireError)
-
-
-# Where sandboxes show nothing of this machine, GEM comes with the image.
-_WITH_IMAGES = ("docker",)
-
-
-def with_guest(
-    spec: SandboxSpec, guest_python: str | None = None, backend: str = "bubblewrap"
-) -> SandboxSpec:
-    """Return a sandbox spec in which guests find what they need.
-
-    That is the interpreter of this machine, shown read-only, or where sandboxes start from images
-    the image that GEM is in.
-
-    Args:
-        spec: What the sandbox is otherwise like.
-        guest_python: As for ``EnvConfig``.
-        backend: What is to start it.
-
-    Raises:
-        EnvUnavailable: If there is no interpreter with GEM; says how to install one.
-    """
-    if backend in _WITH_IMAGES:
-        plain = spec.image is None and spec.dockerfile is None
-        return replace(spec, image=GEM_IMAGE) if plain else spec
-    needed = find_guest_python(guest_python).read_only
-    return replace(spec, read_only=tuple(sorted({*spec.read_only, *needed})))
-
-
-def choose_backend(
-    spec: SandboxSpec, guest_python: str | None = None, backend: str = "auto"
-) -> tuple[str, SandboxSpec]:
-    """Choose where environments run, and return its name with the spec for it.
-
-    Raises:
-        SpecError: If no backend can do what the spec asks for.
-        ImageNotFound: If none has the image.
-        BackendUnavailable: If this machine can run none of them.
-        EnvUnavailable: If there is no interpreter with GEM for any.
-    """
-    if backend != "auto":
-        return backend, with_guest(spec, guest_python, backend)
-    embedded = _why_not("bubblewrap", spec, guest_python)
-    if embedded is None:
-        return "bubblewrap", with_guest(spec, guest_python)
-    docker = _why_not("docker", spec, guest_python)
-    if docker is None:
-        return "docker", with_guest(spec, guest_python, "docker")
-    kind = type(embedded if isinstance(docker, BackendUnavailable) else docker)
-    raise kind(
-        "no backend can run this environment. "
-        f"embedded: {embedded.message}. Docker: {docker.message}"
-    )
-
-
-def _why_not(name: str, spec: SandboxSpec, guest_python: str | None) -> RockGymError | None:
-    try:
-        get_backend(name, with_guest(spec, guest_python, name))
-    except (BackendUnavailable, EnvUnavailable, ImageNotFound, SpecError) as error:
-        return error
-    return None
-
-
-def python_for(config: EnvConfig, pool: Pool) -> GuestPython:
-    """Return what an environment runs on in a pool's sandboxes.
-
-    Raises:
-        EnvUnavailable: If there is no interpreter with GEM.
-    """
-    if pool.backend in _WITH_IMAGES:
-        return image_python(config.guest_python)
-    return find_guest_python(config.guest_python)
 
 
 def lease_worker(
@@ -161,38 +77,7 @@ def lease_worker(
     """
     capacity = seats_per_sandbox(config.gem_id, envs_per_sandbox)
     python = python_for(config, pool)
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while True:
-        seat = take_seat(pool, python, capacity, left(deadline))
-        try:
-            return EnvWorker(config, seat)
-        except SandboxLost:
-            seat.leave()
-            # A guest that was kept warm may have been killed since.
-            if seat.fresh:
-                raise
-        except BaseException:
-            seat.leave()
-            raise
-
-
-def seats_per_sandbox(gem_id: str, wanted: int | None = None) -> int:
-    """Return how many environments share a sandbox.
-
-    Args:
-        gem_id: What they are.
-        wanted: What the user asked for, or None.
-
-    Raises:
-        SpecError: If that makes no sense.
-    """
-    record = catalog.find(gem_id)
-    capacity = wanted
-    if capacity is None:
-        capacity = record.envs_per_sandbox if record is not None else 1
-    if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
-        raise SpecError(f"envs_per_sandbox must be a number from 1, not {wanted!r}")
-    return capacity
+    return lease_seat(pool, python, capacity, timeout_s, lambda seat: EnvWorker(config, seat))
 
 
 class EnvWorker:
@@ -473,19 +358,10 @@ class EnvWorker:
 
     def _loss(self) -> RockGymError:
         """Tell a process that died alone from one that died with its sandbox."""
-        why = "it crashed, ran out of memory or was killed"
-        if self._channel is not None and not self._channel.heard:
-            why = "none could be forked; is the limit on processes or memory too low?"
+        forked = self._channel is None or self._channel.heard
         self._kill()
         self._check_open()
-        if self._guest.answers():
-            return EnvError(
-                f"the environment's process is gone: {why}", sandbox_id=self._sandbox.id
-            )
-        return SandboxLost(
-            "the sandbox is gone, or its GEM process is; lease another worker",
-            sandbox_id=self._sandbox.id,
-        )
+        return gone("the environment's process", forked, self._guest.answers(), self._sandbox.id)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -13,7 +13,6 @@ import pytest
 
 import rock_gym
 from rock_gym import GemEnv, SandboxPool
-from rock_gym.default_pools import close_default_pools
 from rock_gym.envs import ResetNeeded
 from rock_gym.errors import (
     EnvError,
@@ -65,29 +64,9 @@ gem.register("my:Obedient-v0", Obedient)
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def default_pools_end_with_the_module(
-    nothing_left_behind_by_the_module: None,
-) -> Iterator[None]:
-    yield
-    close_default_pools()
-
-
 @pytest.fixture(scope="module")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("modules")
-    directory.joinpath("obedient.py").write_text(OBEDIENT)
-    # Sandboxes of root run as another user.
-    for path in (directory, directory.parent):
-        path.chmod(0o755)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def pool(backend: str, modules: Path) -> Iterator[SandboxPool]:
-    spec = with_guest(SandboxSpec.of(read_only=(str(modules),)), backend=backend)
-    with SandboxPool.from_spec(spec, backend=backend) as pool:
-        yield pool
+def obedient_text() -> str:
+    return OBEDIENT
 
 
 @pytest.fixture

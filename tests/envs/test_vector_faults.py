@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +17,7 @@ from rock_gym.errors import EnvError, PoolExhausted, SandboxLost
 from rock_gym.gem.worker import with_guest
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import eventually, members, wait_gone
-from tests.envs.vector_games import OBEDIENT
+from tests.envs.obedient import kill, make_vector, pid_of
 from tests.gem import local
 
 MODES = list(AutoresetMode)
@@ -33,16 +31,6 @@ def no_game_needs_gem() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         local.have_stubs(patch)
         yield
-
-
-@pytest.fixture(scope="module")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("modules")
-    directory.joinpath("obedient.py").write_text(OBEDIENT)
-    # Sandboxes of root run as another user.
-    for path in (directory, directory.parent):
-        path.chmod(0o755)
-    return directory
 
 
 def spec_for(backend: str, modules: Path, **limits: Any) -> SandboxSpec:
@@ -61,15 +49,7 @@ def vector(pool: SandboxPool, modules: Path) -> Iterator[Callable[..., SandboxVe
     made = []
 
     def make(**kwargs: Any) -> SandboxVectorEnv:
-        given = {
-            "gem_id": "my:Obedient-v0",
-            "num_envs": NUMBER,
-            "imports": ["obedient"],
-            "python_path": [modules],
-            "pool": pool,
-            "envs_per_sandbox": 64,
-        }
-        made.append(SandboxVectorEnv(**{**given, **kwargs}))
+        made.append(make_vector(pool, modules, **{"num_envs": NUMBER, **kwargs}))
         return made[-1]
 
     yield make
@@ -79,32 +59,19 @@ def vector(pool: SandboxPool, modules: Path) -> Iterator[Callable[..., SandboxVe
         assert time.monotonic() - began < 5
 
 
-def pid_of(envs: SandboxVectorEnv, number: int = FAULTY) -> int:
-    player: Any = envs._players[number]
-    return local.pid_of(player._worker)
-
-
 def guest_pid(envs: SandboxVectorEnv, number: int = FAULTY) -> int:
     """The process that an environment's was forked from."""
     stat = Path(f"/proc/{pid_of(envs, number)}/stat").read_text()
     return int(stat.rpartition(")")[2].split()[1])
 
 
-def kill(pids: set[int]) -> None:
-    """Kill processes, and wait until they are gone."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    assert not wait_gone(pids)
-
-
 def kill_process(envs: SandboxVectorEnv) -> None:
-    kill({pid_of(envs)})
+    kill({pid_of(envs, FAULTY)})
 
 
 def kill_guest(envs: SandboxVectorEnv) -> None:
     # Its environments' processes end with it.
-    own = pid_of(envs)
+    own = pid_of(envs, FAULTY)
     kill({guest_pid(envs)})
     assert not wait_gone({own})
 
@@ -228,14 +195,7 @@ class TestOthers:
     def test_a_full_disk(self, backend: str, modules: Path) -> None:
         pool = SandboxPool.from_spec(spec_for(backend, modules, disk="64m"), backend=backend)
         with pool:
-            envs = SandboxVectorEnv(
-                gem_id="my:Obedient-v0",
-                num_envs=NUMBER,
-                imports=["obedient"],
-                python_path=[modules],
-                pool=pool,
-                envs_per_sandbox=1,
-            )
+            envs = make_vector(pool, modules, num_envs=NUMBER, envs_per_sandbox=1)
             envs.reset(seed=1)
             envs.step(["go"] * NUMBER)
             check_goes_on(envs, envs.step(["go", "fill", "go"]), "env_error")
@@ -262,14 +222,8 @@ class TestOthers:
         spec = spec_for(backend, modules)
         with SandboxPool.from_spec(spec, backend=backend, min_idle=2, max_size=2) as pool:
             assert eventually(lambda: pool.statistics().idle == 2, 30)
-            envs = SandboxVectorEnv(
-                gem_id="my:Obedient-v0",
-                num_envs=NUMBER,
-                imports=["obedient"],
-                python_path=[modules],
-                pool=pool,
-                envs_per_sandbox=1,
-                reset_timeout=3.0,
+            envs = make_vector(
+                pool, modules, num_envs=NUMBER, envs_per_sandbox=1, reset_timeout=3.0
             )
             _, infos = envs.reset(seed=1)
             without = infos["_fault"].tolist()
@@ -285,14 +239,7 @@ class TestOthers:
     def test_nobody_gets_a_sandbox(self, backend: str, modules: Path) -> None:
         with SandboxPool.from_spec(spec_for(backend, modules), backend=backend, max_size=1) as pool:
             held = pool.acquire()
-            envs = SandboxVectorEnv(
-                gem_id="my:Obedient-v0",
-                num_envs=2,
-                imports=["obedient"],
-                python_path=[modules],
-                pool=pool,
-                reset_timeout=0.5,
-            )
+            envs = make_vector(pool, modules, num_envs=2, envs_per_sandbox=1, reset_timeout=0.5)
             with pytest.raises(PoolExhausted):
                 envs.reset()
             held.release()

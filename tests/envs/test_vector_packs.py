@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,8 @@ from rock_gym import SandboxPool
 from rock_gym.envs import EnvClosed, SandboxVectorEnv
 from rock_gym.errors import EnvError, EnvUnavailable, SpecError
 from rock_gym.gem import wire
-from rock_gym.gem.worker import with_guest
-from rock_gym.spec import SandboxSpec
 from tests.contract.support import members, wait_gone
-from tests.envs.vector_games import OBEDIENT
-from tests.gem import local
+from tests.envs.obedient import kill, make_vector, pid_of
 
 # Three in the first process and two in the second.
 NUMBER, TOGETHER = 5, 3
@@ -29,54 +24,18 @@ FIRST, SECOND = (0, 1, 2), (3, 4)
 MODES = list(AutoresetMode)
 
 
-@pytest.fixture(scope="module")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("modules")
-    directory.joinpath("obedient.py").write_text(OBEDIENT)
-    for path in (directory, directory.parent):
-        path.chmod(0o755)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def pool(backend: str, modules: Path) -> Iterator[SandboxPool]:
-    spec = with_guest(SandboxSpec.of(read_only=(str(modules),)), backend=backend)
-    with SandboxPool.from_spec(spec, backend=backend) as pool:
-        yield pool
-
-
 @pytest.fixture
 def vector(pool: SandboxPool, modules: Path) -> Iterator[Callable[..., SandboxVectorEnv]]:
     made = []
 
     def make(**kwargs: Any) -> SandboxVectorEnv:
-        given = {
-            "gem_id": "my:Obedient-v0",
-            "num_envs": NUMBER,
-            "imports": ["obedient"],
-            "python_path": [modules],
-            "pool": pool,
-            "envs_per_sandbox": 64,
-            "envs_per_process": TOGETHER,
-        }
-        made.append(SandboxVectorEnv(**{**given, **kwargs}))
+        given = {"num_envs": NUMBER, "envs_per_process": TOGETHER}
+        made.append(make_vector(pool, modules, **{**given, **kwargs}))
         return made[-1]
 
     yield make
     for envs in made:
         envs.close()
-
-
-def pid_of(envs: SandboxVectorEnv, number: int) -> int:
-    player: Any = envs._players[number]
-    return local.pid_of(player._worker)
-
-
-def kill(pids: set[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    assert not wait_gone(pids)
 
 
 def actions(**special: str) -> list[str]:
@@ -170,13 +129,21 @@ def test_those_before_a_slow_one_are_answered_first(
 
 def test_a_reset_gives_up_what_is_owed(vector: Callable[..., SandboxVectorEnv]) -> None:
     envs = begun(vector(autoreset_mode="Disabled"))
-    pids = pid_of(envs, 0)
+    pid = pid_of(envs, 0)
     envs.send(actions(_0="sleep 0.05"))
     obs, _ = envs.reset(seed=1)
     assert obs == vector().reset(seed=1)[0]
     obs, *_ = envs.step(actions())
     assert all(text.startswith("turn 1") for text in obs)
-    assert pid_of(envs, 0) == pids
+    assert pid_of(envs, 0) == pid
+
+
+def test_lone_surrogates_do_no_harm(vector: Callable[..., SandboxVectorEnv]) -> None:
+    envs = begun(vector())
+    obs, *_, infos = envs.step(actions(_1="a\ud800b", _2="info '\\ud800'"))
+    assert "fault" not in infos
+    assert obs[1].startswith("turn 2: a\ufffdb")
+    assert infos["value"][2] == "\ufffd"
 
 
 def test_what_is_too_large_is_its_own_fault(vector: Callable[..., SandboxVectorEnv]) -> None:
@@ -254,17 +221,7 @@ def forget(held: list[SandboxVectorEnv]) -> None:
 
 
 def test_a_vector_that_is_forgotten_ends_its_processes(pool: SandboxPool, modules: Path) -> None:
-    envs = begun(
-        SandboxVectorEnv(
-            gem_id="my:Obedient-v0",
-            num_envs=NUMBER,
-            imports=["obedient"],
-            python_path=[modules],
-            pool=pool,
-            envs_per_sandbox=64,
-            envs_per_process=TOGETHER,
-        )
-    )
+    envs = begun(make_vector(pool, modules, num_envs=NUMBER, envs_per_process=TOGETHER))
     pids = {pid_of(envs, number) for number in range(NUMBER)}
     held = [envs]
     del envs

@@ -17,14 +17,10 @@ from gymnasium.vector import AutoresetMode
 
 import rock_gym
 from rock_gym import SandboxPool
-from rock_gym.default_pools import close_default_pools
 from rock_gym.envs import EnvClosed, ResetNeeded, SandboxVectorEnv
 from rock_gym.envs.vector_speculation import Pace
 from rock_gym.errors import EnvUnavailable, SpecError
-from rock_gym.gem.worker import with_guest
-from rock_gym.spec import SandboxSpec
 from tests.contract.support import eventually
-from tests.envs.vector_games import OBEDIENT
 from tests.envs.vector_play import Events, Play, Policy, mines, play_alone, tiles
 from tests.gem.local import pid_of
 
@@ -35,31 +31,6 @@ GAMES: dict[str, tuple[str, Policy]] = {
 }
 MODES = list(AutoresetMode)
 TURNS, NUMBER, SEED = 25, 4, 11
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_pools_end_with_the_module(
-    nothing_left_behind_by_the_module: None,
-) -> Iterator[None]:
-    yield
-    close_default_pools()
-
-
-@pytest.fixture(scope="module")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("modules")
-    directory.joinpath("obedient.py").write_text(OBEDIENT)
-    # Sandboxes of root run as another user.
-    for path in (directory, directory.parent):
-        path.chmod(0o755)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def pool(backend: str, modules: Path) -> Iterator[SandboxPool]:
-    spec = with_guest(SandboxSpec.of(read_only=(str(modules),)), backend=backend)
-    with SandboxPool.from_spec(spec, backend=backend) as pool:
-        yield pool
 
 
 @pytest.fixture

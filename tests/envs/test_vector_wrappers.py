@@ -13,19 +13,10 @@ from gymnasium import wrappers
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import vector as vector_wrappers
 
-from rock_gym.default_pools import close_default_pools
 from rock_gym.envs import Unicode
 
 GAME = "gem-game/Game2048-easy-v0"
 MOVES = ["\\boxed{up}", "\\boxed{left}", "\\boxed{down}", "\\boxed{right}"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_pools_end_with_the_module(
-    nothing_left_behind_by_the_module: None,
-) -> Iterator[None]:
-    yield
-    close_default_pools()
 
 
 @pytest.fixture

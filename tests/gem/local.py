@@ -39,10 +39,10 @@ def have_stubs(patch: pytest.MonkeyPatch) -> None:
     """Have guests come up at once, with a stub in the place of GEM; sandboxes must show STUB."""
     found = find_guest_python()
     here = dataclasses.replace(found, site_dirs=(STUB, *found.site_dirs), cache=None)
-    patch.setattr("rock_gym.gem.worker.find_guest_python", lambda executable: here)
+    patch.setattr("rock_gym.gem.places.find_guest_python", lambda executable: here)
     found = image_python()
     in_image = dataclasses.replace(found, site_dirs=(STUB, *found.site_dirs), cache=None)
-    patch.setattr("rock_gym.gem.worker.image_python", lambda executable: in_image)
+    patch.setattr("rock_gym.gem.places.image_python", lambda executable: in_image)
 
 
 class LocalProcess:

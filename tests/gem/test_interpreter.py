@@ -142,7 +142,7 @@ class TestFinding:
         """The error says what to make the pool with."""
         executable = str(tmp_path / "python")
         python = interpreter.GuestPython(executable, (), (str(tmp_path),), None)
-        monkeypatch.setattr("rock_gym.gem.worker.find_guest_python", lambda name: python)
+        monkeypatch.setattr("rock_gym.gem.places.find_guest_python", lambda name: python)
         with (
             SandboxPool(backend=shows_the_host) as pool,
             pytest.raises(EnvUnavailable, match="read_only="),
@@ -279,7 +279,7 @@ def test_bytecode_is_used(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
     site_dirs = [STUB, *site.getsitepackages()]
     tag = str(sys.implementation.cache_tag)
     python = interpreter._with_cache(sys.executable, site_dirs, [], tag)
-    monkeypatch.setattr("rock_gym.gem.worker.find_guest_python", lambda name: python)
+    monkeypatch.setattr("rock_gym.gem.places.find_guest_python", lambda name: python)
     with LocalPool() as pool:
         worker = lease_worker(EnvConfig(GAME), pool)
         worker.reset(1)
