@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from types import FrameType
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from rock_gym.errors import BackendUnavailable, SpecError
 from rock_gym.server.app import create_app
@@ -99,12 +99,13 @@ def serve(settings: Settings, host: str, port: int, on_listening: Callable[[str]
         url = f"http://{f'[{host}]' if ':' in host else host}:{address[1]}"
         app = create_app(settings)
         _raise_descriptor_limit()
-        _Server(_config(app), app.state.rock, lambda: on_listening(url)).run(sockets=[sock])
+        _Server(configuration(app), app.state.rock, lambda: on_listening(url)).run(sockets=[sock])
     finally:
         sock.close()
 
 
-def _config(app: Starlette) -> uvicorn.Config:
+def configuration(app: ASGIApp) -> uvicorn.Config:
+    """Return what uvicorn is told, but for where to listen."""
     return uvicorn.Config(
         app,
         http=TimedProtocol,
