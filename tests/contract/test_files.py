@@ -96,6 +96,13 @@ def test_modes(sandbox: Any) -> None:
     assert sandbox.execute("stat -c %a script").stdout == "400\n"
 
 
+def test_what_is_written_can_be_executed_at_once(sandbox: Any) -> None:
+    """Nobody holds it open for writing any more: one of hundreds was told "Text file busy"."""
+    for number in range(300):
+        sandbox.write_file("script", f"#!/bin/sh\necho {number}\n", mode=0o755)
+        assert sandbox.execute("./script").stdout == f"{number}\n"
+
+
 def test_files_belong_to_who_runs_commands(sandbox: Any) -> None:
     """A command may change, move and remove what was written."""
     sandbox.write_file("made/parents/f", "x")

@@ -338,6 +338,9 @@ static void write_file(const char *path, u32 mode, int reports)
     if (fd < 0) fail(reports, fd, 0, "");
     result = call2(fchmod, fd, mode);
     if (result >= 0) result = send_text(fds[0], "{\"file\": true}", (int)fd);
+    /* The owner has it now. Open here until this process is gone, it would keep whoever is told
+     * that the file is in place from executing it: "Text file busy". */
+    call1(close, fd);
     if (result >= 0) {
         u8 word[64];
         result = call6(__NR_recvfrom, fds[0], (long)word, sizeof word, 0, 0, 0);
