@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from rock_gym.default_pools import close_default_pools
 from rock_gym.errors import BackendUnavailable
 from tests import workers
 from tests.contract.support import (
@@ -170,3 +171,10 @@ def nothing_left_behind_by_the_module(
 ) -> Iterator[None]:
     """Neither does any module."""
     yield from _check_leaks()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_pools_end_with_the_module(nothing_left_behind_by_the_module: None) -> Iterator[None]:
+    """What tests have made without a pool of their own goes before leaks are looked for."""
+    yield
+    close_default_pools()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rock_gym.cli import main
-from rock_gym.default_pools import close_default_pools
 from rock_gym.wrappers import Replay
 
 # One backend is enough: what differs between them is tested beneath.
@@ -30,14 +28,6 @@ def wild(observation, info):
         sandbox.stop()
     return "1"
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_pools_end_with_the_module(
-    nothing_left_behind_by_the_module: None,
-) -> Iterator[None]:
-    yield
-    close_default_pools()
 
 
 def run(*words: str, **kwargs: Any) -> Result:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
 import pytest
 
-from rock_gym.default_pools import close_default_pools
 from rock_gym.episodes import Episode, play, play_many
 from rock_gym.errors import EnvUnavailable, SpecError
 
@@ -16,14 +14,6 @@ from rock_gym.errors import EnvUnavailable, SpecError
 pytestmark = pytest.mark.parametrize("backend", ["bubblewrap"], indirect=True, scope="session")
 
 GAME = "gem-game/GuessTheNumber-easy-v0"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_pools_end_with_the_module(
-    nothing_left_behind_by_the_module: None,
-) -> Iterator[None]:
-    yield
-    close_default_pools()
 
 
 @pytest.fixture(params=[1, 3], ids=["alone", "many"])

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from rock_gym import SandboxPool
-from rock_gym.default_pools import close_default_pools
 from rock_gym.envs import gem_env
 from rock_gym.gem.worker import with_guest
 from rock_gym.spec import SandboxSpec
@@ -24,15 +23,6 @@ def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
     monkeypatch.setattr(gem_env, "default_pool", leases.default_pool)
     monkeypatch.setattr(gem_env, "choose_backend", lambda spec, python, backend: (backend, spec))
     return leases
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_pools_end_with_the_module(
-    nothing_left_behind_by_the_module: None,
-) -> Iterator[None]:
-    """What tests have made without a pool of their own goes with them."""
-    yield
-    close_default_pools()
 
 
 @pytest.fixture(scope="module")

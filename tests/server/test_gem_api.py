@@ -10,7 +10,6 @@ import pytest
 
 import rock_gym
 from benchmarks.http_rows import crowd
-from rock_gym.default_pools import close_default_pools
 from rock_gym.envs import SandboxVectorEnv
 from rock_gym.gem import catalog
 from tests.contract.support import below, eventually
@@ -25,13 +24,6 @@ ONE_SANDBOX = 16
 
 def guess(number: int) -> str:
     return f"\\boxed{{{number}}}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def close_pools() -> Iterator[None]:
-    """Of the environments that answers are compared with."""
-    yield
-    close_default_pools()
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gymnasium.utils.env_checker import data_equivalence
 
-from rock_gym.default_pools import close_default_pools
 from rock_gym.envs import SandboxVectorEnv
 from rock_gym.wrappers import Record, Replay, rerun
 
@@ -16,14 +14,6 @@ from rock_gym.wrappers import Record, Replay, rerun
 pytestmark = pytest.mark.parametrize("backend", ["bubblewrap"], indirect=True, scope="session")
 
 GAMES = ("game:GuessTheNumber-v0-easy", "game:Minesweeper-v0-easy", "rg:gcd")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_pools_end_with_the_module(
-    nothing_left_behind_by_the_module: None,
-) -> Iterator[None]:
-    yield
-    close_default_pools()
 
 
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
