@@ -276,7 +276,7 @@ def test_bytecode_is_used(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "import json, site, sys\nfor path in json.loads(sys.argv[1]):\n    site.addsitedir(path)\n"
     )
     monkeypatch.setattr(interpreter, "FILL", f"{less}import gem")
-    site_dirs = [STUB, *site.getsitepackages()]
+    site_dirs = [STUB, *filter(os.path.isdir, site.getsitepackages())]
     tag = str(sys.implementation.cache_tag)
     python = interpreter._with_cache(sys.executable, site_dirs, [], tag)
     monkeypatch.setattr("rock_gym.gem.places.find_guest_python", lambda name: python)

@@ -74,6 +74,8 @@ class Reference:
         command = [sys.executable, str(Path(__file__).with_name("play.py")), str(jobs)]
         environ = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
         environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+        # GEM runs code by "python", which Debian alone does not have.
+        environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.process = subprocess.Popen(
             command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
