@@ -6,7 +6,6 @@ all sockets. Whoever does not want to wait for the slowest sends and receives by
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import weakref
@@ -38,6 +37,7 @@ from rock_gym.envs.vector_spaces import (
     check_spaces,
     make_batcher,
 )
+from rock_gym.envs.vector_turns import Turn, Turns
 from rock_gym.errors import SpecError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _CLOSE_S = 4.0
 Batch = tuple[Any, Any, Any, Any, dict[str, Any]]
 
 
-class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: ignore[misc]
+class SandboxVectorEnv(Calls, AsyncHalves, Turns, VectorEnv[Any, Any, Any]):  # type: ignore[misc]
     """GEM environments in sandboxes, or any gymnasium environments in threads, as one.
 
     A fault of one environment (a limit, a crash, a sandbox that died) ends its episode as
@@ -156,7 +156,6 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         self.num_envs = len(self._slots)
         self._ready: list[int] = []
         self._awaited = 0
-        self._next_deadline = math.inf
         # Threads do not end of themselves when this object is forgotten.
         self._finalizer = weakref.finalize(self, _abandon, self._players, self._poller)
 
@@ -190,14 +189,25 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         Raises:
             RockGymError: If no environment could be reset, or what stops one stops all.
         """
+        result: tuple[Any, dict[str, Any]] = self.finish(self.begin_reset(seed, options))
+        return result
+
+    def begin_reset(
+        self,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> Turn:
+        """As ``reset``, but wait for nothing."""
         self._check_open()
         mask, options = split_options(options, self.num_envs)
         seeds = spread_seed(seed, self.num_envs, self._group_size)
         numbers = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
         self._send_resets(numbers, seeds, options)
         slots = self._slots
-        self._gather(lambda: not any(slots[number].pending for number in numbers))
-        return self._finish_reset(numbers)
+        return Turn(
+            lambda: not any(slots[number].pending for number in numbers),
+            lambda: self._finish_reset(numbers),
+        )
 
     def _send_resets(
         self, numbers: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None
@@ -235,11 +245,15 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
             ResetNeeded: If there was no reset yet.
             RockGymError: If what stops one environment stops all, or with ``on_fault="raise"``.
         """
+        batch: Batch = self.finish(self.begin_step(actions))
+        return batch
+
+    def begin_step(self, actions: Any) -> Turn:
+        """As ``step``, but wait for nothing."""
         self._check_idle("step")
         self.send(actions)
         ready, count = self._ready, self.num_envs
-        self._gather(lambda: len(ready) == count)
-        return self._take(range(count))
+        return Turn(lambda: len(ready) == count, lambda: self._take(range(count)))
 
     # By parts
 
@@ -270,8 +284,8 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
             slot = slots[number]
             if slot.send_step(action):
                 self._note(number, slot, True)
-            elif slot.player.deadline < self._next_deadline:
-                self._next_deadline = slot.player.deadline
+            elif slot.player.deadline < self.due_s:
+                self.due_s = slot.player.deadline
         self._poller.flush()
 
     def send_reset(
@@ -305,6 +319,13 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
             gymnasium.error.NoAsyncCallError: If nothing was sent.
             RockGymError: As ``step``. What others answered is kept for the next call.
         """
+        turn = self.begin_recv(min_envs)
+        self._gather(turn.is_there, None if timeout is None else time.monotonic() + timeout)
+        batch: Batch = turn.take()
+        return batch
+
+    def begin_recv(self, min_envs: int | None = None) -> Turn:
+        """As ``recv``, but wait for nothing. ``take`` brings what there is, also if not enough."""
         self._check_open()
         ready = self._ready
         if not ready and not self._awaited:
@@ -312,56 +333,16 @@ class SandboxVectorEnv(Calls, AsyncHalves, VectorEnv[Any, Any, Any]):  # type: i
         wanted = len(ready) + self._awaited
         if min_envs is not None:
             wanted = min(min_envs, wanted)
-        until = None if timeout is None else time.monotonic() + timeout
-        self._gather(lambda: len(ready) >= wanted, until)
-        numbers = sorted(ready)
+        return Turn(lambda: len(ready) >= wanted, self._take_ready)
+
+    def _take_ready(self) -> Batch:
+        numbers = sorted(self._ready)
         obs, rewards, terminated, truncated, infos = self._take(numbers)
         infos["env_id"] = np.array(numbers, dtype=np.int64)
         infos["_env_id"] = np.ones(len(numbers), dtype=np.bool_)
         return obs, rewards, terminated, truncated, infos
 
     # Inside
-
-    def _note(self, number: int, slot: Slot, has_row: bool) -> None:
-        if has_row:
-            self._awaited -= 1
-            self._ready.append(number)
-        elif slot.player.deadline < self._next_deadline:
-            self._next_deadline = slot.player.deadline
-
-    def _gather(self, enough: Callable[[], bool], until: float | None = None) -> None:
-        """Take in answers as they come, until there are enough or time is up."""
-        wait = self._poller.wait
-        end = math.inf if until is None else until
-        while not enough():
-            now = time.monotonic()
-            if now >= self._next_deadline:
-                self._expire(now)
-                continue
-            soonest = min(end, self._next_deadline)
-            self._advance(wait(None if soonest == math.inf else soonest - now))
-            if now >= end:
-                return
-
-    def _advance(self, numbers: Iterable[int]) -> None:
-        """Take in the answers of environments that may have some."""
-        slots, ready = self._slots, self._ready
-        for number in numbers:
-            slot = slots[number]
-            if not slot.pending:
-                slot.player.ignore()
-            elif slot.advance():
-                self._awaited -= 1
-                ready.append(number)
-            elif slot.player.deadline < self._next_deadline:
-                self._next_deadline = slot.player.deadline
-
-    def _expire(self, now: float) -> None:
-        """End what has outlived its limit. The deadline kept is never later than any of theirs."""
-        self._next_deadline = math.inf
-        for number, slot in enumerate(self._slots):
-            if slot.pending:
-                self._note(number, slot, slot.player.deadline <= now and slot.expire())
 
     def _take(self, numbers: Sequence[int]) -> Batch:
         """Make a batch of rows that are there, or raise the error of one and keep the others."""

@@ -57,6 +57,10 @@ class Poller:
         self._lock = threading.Lock()
         self._closed = False
 
+    def fileno(self) -> int:
+        """A descriptor that is readable when ``wait`` has something to return; -1 once closed."""
+        return -1 if self._closed else self._epoll.fileno()
+
     def watch(self, number: int, fd: int) -> None:
         """Listen to an environment on this descriptor, and no longer on the one before."""
         self.ignore(number)

@@ -11,8 +11,9 @@ from rock_gym.pool import SandboxPool
 from rock_gym.sandbox import Sandbox
 from rock_gym.server import views
 from rock_gym.server.failures import Refused
+from rock_gym.server.gem_batch import BatchEnv
 from rock_gym.server.gem_loop_env import LoopEnv
-from rock_gym.server.gem_threads import BatchEnv, ThreadEnv
+from rock_gym.server.gem_threads import ThreadEnv
 from rock_gym.server.state import ServerState
 from rock_gym.spec import SandboxSpec
 from rock_gym.status import Transition

@@ -19,11 +19,12 @@ from rock_gym.gem import catalog
 from rock_gym.gem.worker import choose_backend, seats_per_sandbox
 from rock_gym.pool import SandboxPool
 from rock_gym.server.failures import Refused
+from rock_gym.server.gem_batch import BatchEnv, InThreads, OnLoop
 from rock_gym.server.gem_entry import GemEntry, Playable
 from rock_gym.server.gem_loop import LoopListener
 from rock_gym.server.gem_loop_env import LoopEnv
 from rock_gym.server.gem_requests import MakeRequest
-from rock_gym.server.gem_threads import BatchEnv, ThreadEnv
+from rock_gym.server.gem_threads import ThreadEnv
 from rock_gym.server.gem_turns import Limits
 from rock_gym.server.state import ServerState
 from rock_gym.spec import SandboxSpec
@@ -33,6 +34,8 @@ __all__ = ["GemEnvs"]
 _JOIN_S = 5.0
 # Clients may ask for any limits, and each kind of sandbox keeps one warm.
 _KINDS = 4
+# A batch of more keeps a thread busy for so long that the event loop should not be it.
+_LARGE = 256
 _REMEDY = (
     "ask gem/list which ids there are, or have the server started with --gem-import and the module "
     "that registers it"
@@ -157,11 +160,14 @@ class GemEnvs:
             "python_path": self._state.settings.gem_path,
         }
         threads = self._state.threads
+        # Where processes run what actions say, even to find out that one is lost may take a moment.
+        alone = any(seats_per_sandbox(name, request.envs_per_sandbox) == 1 for name in set(ids))
         if batched:
-            return BatchEnv(_vector(request, ids, options), len(ids), threads.run)
+            way = InThreads(threads.run) if alone or len(ids) > _LARGE else OnLoop()
+            return BatchEnv(_vector(request, ids, options), len(ids), threads.run, way)
         limits = Limits(request.step_timeout, request.reset_timeout)
         env = GemEnv(ids[0], **options)
-        if seats_per_sandbox(ids[0], request.envs_per_sandbox) == 1:
+        if alone:
             return ThreadEnv(env, threads.run, limits)
         if self._listener is None:
             self._listener = LoopListener()

@@ -11,6 +11,7 @@ from rock_gym.errors import SpecError
 from rock_gym.gem import catalog
 from rock_gym.server.encode import encode
 from rock_gym.server.envelope import Call, JsonRoute
+from rock_gym.server.gem_batch import BatchEnv
 from rock_gym.server.gem_entry import GemEntry
 from rock_gym.server.gem_envs import GemEnvs
 from rock_gym.server.gem_requests import (
@@ -24,7 +25,6 @@ from rock_gym.server.gem_requests import (
     StepRequest,
     StepResult,
 )
-from rock_gym.server.gem_threads import BatchEnv
 from rock_gym.server.state import ServerState
 
 __all__ = ["PREFIX", "routes"]

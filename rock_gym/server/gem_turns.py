@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from rock_gym.envs.misuse import ResetNeeded
+from rock_gym.envs.misuse import EnvClosed, ResetNeeded
 from rock_gym.sandbox import Sandbox
 from rock_gym.server.failures import Refused
 
-__all__ = ["Limits", "Run", "Served", "busy", "reset_needed", "turn"]
+__all__ = ["Limits", "OneCall", "Run", "Served", "busy", "reset_needed", "turn"]
+
+T = TypeVar("T")
 
 # Runs a call that blocks in a thread.
 Run = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -55,6 +59,36 @@ class Served(Protocol):
 
     async def close(self) -> None:
         """Give up all that it holds."""
+
+
+class OneCall:
+    """Refuses calls that come while another is under way.
+
+    Attributes:
+        last_use_s: See ``Served``.
+    """
+
+    def __init__(self) -> None:
+        self.last_use_s = time.monotonic()
+        self._lock = asyncio.Lock()
+        self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way."""
+        return self._lock.locked()
+
+    async def _alone(self, call: Callable[[], Awaitable[T]]) -> T:
+        if self._lock.locked():
+            raise busy()
+        async with self._lock:
+            if self._closed:
+                raise EnvClosed("the environment was closed meanwhile: make a new one")
+            self.last_use_s = time.monotonic()
+            try:
+                return await call()
+            finally:
+                self.last_use_s = time.monotonic()
 
 
 def busy() -> Refused:

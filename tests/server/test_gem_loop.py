@@ -18,11 +18,11 @@ from rock_gym.envs.vector_leases import Leases
 from rock_gym.errors import EnvError, SandboxLost
 from rock_gym.gem.worker import choose_backend
 from rock_gym.server.failures import Refused
+from rock_gym.server.gem_batch import BatchEnv, OnLoop
 from rock_gym.server.gem_entry import GemEntry
 from rock_gym.server.gem_envs import GemEnvs
 from rock_gym.server.gem_loop import LoopListener
 from rock_gym.server.gem_loop_env import LoopEnv
-from rock_gym.server.gem_threads import BatchEnv
 from rock_gym.server.gem_turns import Limits
 from rock_gym.server.settings import Settings
 from rock_gym.server.state import ServerState
@@ -248,7 +248,8 @@ def test_kinds_of_sandboxes_that_nobody_uses_are_ended(backend: str) -> None:
         specs = [SandboxSpec.of(memory=f"{700 + number}m") for number in range(8)]
         first = await envs._pool(specs[0])
         run = state.threads.run
-        entry = GemEntry("used", state, BatchEnv(lambda: None, 2, run), [GUESS], first, specs[0], 9)
+        batch = BatchEnv(lambda: None, 2, run, OnLoop())
+        entry = GemEntry("used", state, batch, [GUESS], first, specs[0], 9)
         state.registry.add(entry, {})
         pools = [await envs._pool(spec) for spec in specs]
         assert [pool.closed for pool in pools] == [False, True, True, True, *[False] * 4]
