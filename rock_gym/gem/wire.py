@@ -9,6 +9,7 @@ ever the name of something to import.
 from __future__ import annotations
 
 import functools
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -309,6 +310,10 @@ class Channel(Generic[T]):
         self._sock = sock
         self._frames = Frames(decoder)
         sock.settimeout(None)
+        # Who waits in recv is woken as well when the host takes what was sent, for nothing.
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        self._wait = poll.poll
         self._read: Callable[[], bytes] = functools.partial(sock.recv, CHUNK_BYTES)
 
     def send(self, message: msgspec.Struct) -> None:
@@ -329,6 +334,7 @@ class Channel(Generic[T]):
         frames = self._frames
         message = frames.take() if frames.rest else None
         while message is None:
+            self._wait()
             data = self._read()
             if not data:
                 raise EOFError
