@@ -70,7 +70,7 @@ class BubblewrapBackend:
         """What it can do here; see ``Backend.capabilities``.
 
         Raises:
-            BackendUnavailable: If the launcher does not start.
+            BackendUnavailable: If the launcher does not start, or can start nothing here.
         """
         if self._capabilities is None:
             holds = self._running_launcher().controllers()
@@ -86,7 +86,8 @@ class BubblewrapBackend:
 
     def check(self, spec: SandboxSpec) -> None:
         """Refuse what can never be started here; see ``Backend.check``."""
-        _find_bwrap()
+        find_bwrap()
+        _ = self.capabilities  # there are none where namespaces are refused
         if spec.network != "none":
             raise SpecError(
                 f"embedded sandboxes have no network, so network={spec.network!r} cannot be had; "
@@ -160,7 +161,7 @@ class BubblewrapBackend:
 def _start_request(plan: Plan, spec: SandboxSpec, limits: dict[str, float]) -> dict[str, Any]:
     size, shm_size = _tmpfs_sizes(spec)
     request = {
-        "argv": [_find_bwrap(), *plan.argv],
+        "argv": [find_bwrap()[0], *plan.argv],
         "kuid": _draw_kuid(plan) if os.geteuid() == 0 else None,
         "size": size,
         "identity": {**vars(plan.identity), "rlimits": _rlimits(spec, limits)},
@@ -231,7 +232,12 @@ def _rlimits(spec: SandboxSpec, groups: dict[str, float]) -> list[tuple[str, int
 
 
 @functools.cache
-def _find_bwrap() -> str:
+def find_bwrap() -> tuple[str, tuple[int, ...]]:
+    """Return the path of bwrap and its version.
+
+    Raises:
+        BackendUnavailable: If there is none, or it is too old; says how to get one.
+    """
     path = shutil.which("bwrap", path=os.environ.get("PATH", "") + ":/usr/bin:/usr/local/bin")
     if path is None:
         raise BackendUnavailable(
@@ -246,4 +252,4 @@ def _find_bwrap() -> str:
             f"embedded sandboxes need bubblewrap 0.8.0 or newer, and {path} says "
             f"{text.strip()!r}; upgrade the package, or use backend='docker'"
         )
-    return path
+    return path, version

@@ -18,7 +18,7 @@ from rock_gym.backends.figures import Figures
 from rock_gym.backends.files import DescriptorWriter
 from rock_gym.backends.handles import FileWriter, Line
 from rock_gym.backends.imaged import commit_image
-from rock_gym.backends.launch import owned_pair, receive_reply, send_packet
+from rock_gym.backends.launch import no_namespaces, owned_pair, receive_reply, send_packet
 from rock_gym.backends.plan import Plan
 from rock_gym.backends.process import PipeProcess
 from rock_gym.backends.requests import program_request, read_request, write_request
@@ -412,11 +412,5 @@ def _start_error(text: str, sandbox_id: str) -> Exception:
     if any(words in text for words in denied) and (
         "namespace" in text or "unshare" in text or "uid map" in text
     ):
-        return BackendUnavailable(
-            f"this machine does not let {'root' if os.geteuid() == 0 else 'ordinary users'} make "
-            f"user namespaces ({text}). Remedies: sysctl -w user.max_user_namespaces=65536; "
-            "on Ubuntu 23.10 and later sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; "
-            "in a container, run it with a seccomp profile that allows unshare and mount",
-            sandbox_id=sandbox_id,
-        )
+        return BackendUnavailable(no_namespaces(text), sandbox_id=sandbox_id)
     return StartFailed(f"the sandbox did not start: {text}", sandbox_id=sandbox_id, output=text)

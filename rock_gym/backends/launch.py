@@ -98,6 +98,17 @@ def receive_reply(sock: socket.socket, deadline: float | None) -> tuple[dict[str
     return (json.loads(data) if data else {}), list(fds)
 
 
+def no_namespaces(reason: str) -> str:
+    """Return what is said of a machine that refuses namespaces."""
+    return (
+        f"this machine does not let {'root' if os.geteuid() == 0 else 'ordinary users'} make "
+        f"user namespaces ({reason}). Remedies: sysctl -w user.max_user_namespaces=65536; "
+        "on Ubuntu 23.10 and later sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; "
+        "in a container, run it with a seccomp profile that allows unshare and mount. "
+        "See what is in the way with: rock-gym doctor"
+    )
+
+
 class Launcher:
     """A running launcher process.
 
@@ -175,7 +186,7 @@ class Launcher:
         """Return the control group controllers with which it can limit sandboxes.
 
         Raises:
-            BackendUnavailable: If the launcher has died.
+            BackendUnavailable: If the launcher has died, or can start nothing here.
         """
         ours, theirs = owned_pair()
         with ours:
@@ -184,6 +195,8 @@ class Launcher:
             reply, _ = receive_reply(ours, time.monotonic() + _ANSWER_S)
         if not reply:
             raise BackendUnavailable("the launcher of embedded sandboxes has died; make a new pool")
+        if "error" in reply:
+            raise BackendUnavailable(no_namespaces(str(reply["error"])))
         return frozenset(reply["controllers"])
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ import os
 import signal
 import socket
 import sys
+from typing import NoReturn
 
 import calls
 import cgroups
@@ -338,8 +339,27 @@ class Launcher:
         self.cgroups.close()
 
 
+def enter_namespaces() -> None:
+    """Get the right to mount and to join, or raise OSError where that is not to be had."""
+    if os.geteuid() != 0:
+        enter_user_namespace()
+        return
+    # Root has it already, unless it is that of a container: a child finds out.
+    pid = os.fork()
+    if pid == 0:
+        try:
+            linux.unshare(linux.CLONE_NEWNS)
+            linux.unshare(linux.CLONE_NEWUSER)
+        except OSError as error:
+            os._exit(error.errno or 255)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code != 0:
+        raise OSError(code, os.strerror(code))
+
+
 def enter_user_namespace() -> None:
-    """Get the right to mount and to join, as an ordinary user: where the user is itself."""
+    """Become a user namespace's own ordinary user, with all rights in it."""
     uid, gid = os.getuid(), os.getgid()
     linux.unshare(linux.CLONE_NEWUSER)
     for name, text in (
@@ -352,13 +372,34 @@ def enter_user_namespace() -> None:
     calls.run(linux.keep_capabilities())  # the forker needs them, too
 
 
+def refuse(control: socket.socket, owner: int, reason: str) -> NoReturn:
+    """Answer all requests of an owner by the reason why nothing can be started here."""
+
+    def on_control() -> None:
+        data, fds = receive(control)
+        if not data:
+            sys.exit(0)
+        load(data, fds)
+        for fd in fds:
+            with socket.socket(fileno=fd) as sock:
+                send(sock, {"error": reason})
+
+    loop = Loop()
+    loop.watch(control.fileno(), on_control)
+    loop.watch(os.pidfd_open(owner), sys.exit)
+    while True:
+        loop.step(None)
+
+
 def main() -> None:
     """Run for the owner that is named on the command line."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     calls.run([linux.ADOPT_ORPHANS])
-    if os.geteuid() != 0:
-        enter_user_namespace()
+    try:
+        enter_namespaces()
+    except OSError as error:
+        refuse(control, int(sys.argv[2]), f"namespaces: {error.strerror}")
     gc.disable()  # forks then share their pages, and nothing here makes cycles that last
     gc.freeze()
     launcher = Launcher(control, int(sys.argv[2]))
