@@ -12,7 +12,6 @@ from click.testing import CliRunner, Result
 import rock_gym
 from rock_gym.cli import main
 from rock_gym.cli_output import harmless
-from rock_gym.errors import BackendUnavailable
 
 
 def run(*words: str) -> Result:
@@ -93,26 +92,6 @@ def test_a_command_line_that_makes_no_sense() -> None:
 
 def test_texts_of_sandboxes_do_not_command_the_terminal() -> None:
     assert harmless("a\tb\r\nc\x1b[2J\x9b0m\x07") == "a\tb\nc\ufffd[2J\ufffd0m\ufffd"
-
-
-def test_doctor_is_content_where_sandboxes_work(backend: str) -> None:
-    result = run("doctor", "--json")
-    assert result.exit_code == 0, result.output
-    assert all(check["ok"] for check in json.loads(result.output))
-    assert run("doctor").output.startswith("embedded sandbox: ok")
-
-
-def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the command that mends it, and exit code 1."""
-
-    def start(**_: object) -> None:
-        raise BackendUnavailable("it needs bubblewrap; install it with: apt-get install bubblewrap")
-
-    monkeypatch.setattr("rock_gym.sandbox.Sandbox.start", start)
-    result = run("doctor")
-    assert result.exit_code == 1
-    assert "embedded sandbox: failed  it needs bubblewrap" in result.output
-    assert "apt-get install bubblewrap" in result.output
 
 
 def test_starting_up_is_quick() -> None:
