@@ -44,7 +44,8 @@ class Chaos(gym.Wrapper[Any, Any, Any, Any]):
 
     A step that is hit does not reach the environment. The episode has ended with it: until the
     next ``reset`` each step raises ``ResetNeeded``, as in a ``GemEnv``. A reset that is hit can be
-    tried again at once. What happens when depends on the seed and on the calls alone.
+    tried again at once. What happens when depends on the seed and on the turns taken alone: a step
+    with no episode under way is never hit.
 
     Args:
         env: What to wrap.
@@ -68,7 +69,8 @@ class Chaos(gym.Wrapper[Any, Any, Any, Any]):
     ) -> None:
         super().__init__(env)
         self._dice = _Dice(seed, step_rate, reset_rate, kinds)
-        self._over = False
+        self._over = False  # by a fault
+        self._playing = False
 
     @property
     def faults(self) -> dict[str, int]:
@@ -83,18 +85,22 @@ class Chaos(gym.Wrapper[Any, Any, Any, Any]):
         if error is not None:
             self._over = True
             raise error
-        self._over = False
-        return self.env.reset(seed=seed, options=options)
+        self._over = self._playing = False
+        begun = self.env.reset(seed=seed, options=options)
+        self._playing = True
+        return begun
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take a turn, or fail to; see ``gymnasium.Env.step``."""
         if self._over:
             raise ResetNeeded("the episode ended by a fault: call reset first")
-        error = self._dice.step()
+        error = self._dice.step() if self._playing else None
         if error is not None:
             self._over = True
             raise error
-        return self.env.step(action)
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self._playing = not (terminated or truncated)
+        return obs, reward, terminated, truncated, info
 
 
 class VectorChaos(gym.vector.VectorWrapper):

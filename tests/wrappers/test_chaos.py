@@ -58,6 +58,43 @@ def test_after_a_fault_only_a_reset_helps() -> None:
     env.reset()
 
 
+class Short(gym.Env[Any, Any]):
+    """Each episode is one turn long."""
+
+    over = True
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[str, dict[str, Any]]:
+        self.over = False
+        return "begun", {}
+
+    def step(self, action: Any) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        if self.over:
+            raise ResetNeeded("it is over")
+        self.over = True
+        return "over", 1.0, True, False, {}
+
+
+def test_a_step_out_of_turn_is_no_fault() -> None:
+    """It is misuse, and told as that, whatever would have been drawn."""
+    env = Chaos(Short(), seed=1, step_rate=0.5, reset_rate=0.0)
+    with pytest.raises(ResetNeeded):
+        env.step(0)
+    told = []
+    for _ in range(50):
+        env.reset()
+        try:
+            env.step(0)
+        except RockGymError:
+            told.append("fault")
+            continue
+        for _ in range(5):
+            with pytest.raises(ResetNeeded):
+                env.step(0)
+        told.append("turn")
+    assert {"fault", "turn"} == set(told)
+    assert sum(env.faults.values()) == told.count("fault")
+
+
 def test_without_faults_nothing_changes() -> None:
     plain, wrapped = CartPoleEnv(), Chaos(CartPoleEnv(), step_rate=0.0, reset_rate=0.0)
     assert np.array_equal(plain.reset(seed=3)[0], wrapped.reset(seed=3)[0])
