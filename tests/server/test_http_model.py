@@ -292,7 +292,7 @@ def test_the_answer_is_the_right_one(server: Server, backend: str) -> None:
     run_state_machine_as_test(
         lambda: ServerMachine(server),
         settings=settings(
-            max_examples=8 if backend == "bubblewrap" else 3,
+            max_examples=8 if backend == "bubblewrap" else 2,
             stateful_step_count=30,
             deadline=None,
             derandomize=True,

@@ -261,23 +261,25 @@ class Worker(Actor):
         try:
             ensure(self.sandbox.execute("echo on", timeout=20).stdout == "on\n", "no answer")
             self.read()
-        except BROKEN as error:
-            self.ledger.add(self.ledger.errors, type(error).__name__)
-            ensure(
-                isinstance(error, CommandTimeout | FileError) or not self.sandbox.is_alive(),
-                f"it lives, and told {error!r}",
-            )
-            self.sandbox.delete()
-            ensure(not namespace_members(self.namespace), "a deleted sandbox has processes")
-            self.start()
-            return
-        if not self.session.is_alive():
+            if self.session.is_alive():
+                self.session.close()
             with self.ledger.refusal("use of an ended session", SessionClosed):
                 self.session.run("true", timeout=20)
             self.begin_session()
-            return
-        self.session.close()
-        self.begin_session()
+        except BROKEN as error:
+            self.ledger.add(self.ledger.errors, type(error).__name__)
+            # Its backend may hear of a death a moment after the kernel, and kills without waiting.
+            ensure(
+                isinstance(error, CommandTimeout | FileError)
+                or eventually(lambda: not self.sandbox.is_alive()),
+                f"it lives, and told {error!r}",
+            )
+            self.sandbox.delete()
+            ensure(
+                eventually(lambda: not namespace_members(self.namespace)),
+                "a deleted sandbox has processes",
+            )
+            self.start()
 
     def close(self) -> None:
         self.sandbox.delete()
