@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from rock_gym.errors import RockGymError
+from tests.contract.support import wait_gone
 
 
 class Wrong(AssertionError):
@@ -19,6 +22,14 @@ def ensure(condition: object, what: str) -> None:
     """Find fault with what does not hold."""
     if not condition:
         raise Wrong(what)
+
+
+def kill(pids: set[int]) -> None:
+    """Kill processes of sandboxes, and wait for their end: a busy kernel takes its time."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    ensure(not wait_gone(pids, 60), "processes outlived SIGKILL")
 
 
 @dataclass
@@ -70,6 +81,26 @@ class Ledger:
             yield
         except classes as error:
             self.add(self.errors, type(error).__name__)
+
+    @contextmanager
+    def soon(self, delay: float, action: Callable[[], object]) -> Iterator[None]:
+        """Something that is done a moment later, while the block runs."""
+        failures: list[BaseException] = []
+
+        def act() -> None:
+            try:
+                action()
+            except BaseException as error:
+                failures.append(error)
+
+        timer = threading.Timer(delay, act)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.join()
+        for failure in failures:
+            raise failure
 
     def summary(self) -> dict[str, int]:
         return {

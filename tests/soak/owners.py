@@ -67,7 +67,7 @@ class Owners(Actor):
         self.pids.update(below)
         owner.kill()
         owner.process.wait(30)
-        left = wait_gone(below, 20)
+        left = wait_gone(below, 60)
         ensure(not left, f"outlived their owner: {[command_line(pid) for pid in left]}")
 
     def fault_owner_killed(self) -> None:
@@ -82,10 +82,7 @@ class Owners(Actor):
             owner.tells()
             self._pause()
             launchers = [
-                pid
-                for pid in descendants(owner.process.pid)
-                if command_line(pid).endswith(f"/launcher {os.getppid()}")
-                or "/launcher " in command_line(pid)
+                pid for pid in descendants(owner.process.pid) if "/launcher " in command_line(pid)
             ]
             self.pids.update(launchers)
             for pid in launchers:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +23,7 @@ from rock_gym.spec import SandboxSpec
 from rock_gym.wrappers import Chaos, VectorChaos
 from tests.contract.support import namespace_members, wait_gone
 from tests.gem import local
-from tests.soak.ledger import Ledger, Wrong, ensure
+from tests.soak.ledger import Ledger, Wrong, ensure, kill
 from tests.soak.sandboxes import Actor
 
 GEM_ID = "game:GuessTheNumber-v0-easy"
@@ -59,13 +55,6 @@ def true_episodes(backend: str) -> dict[int, list[Turn]]:
                 told[seed].append((obs, float(reward), *ends))
         env.close()
     return told
-
-
-def kill(pids: set[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    ensure(not wait_gone(pids), "processes outlived SIGKILL")
 
 
 class Player(Actor):
@@ -158,12 +147,10 @@ class Player(Actor):
         if self.over:
             self.begin()
         pid = self._own_pid()
-        timer = threading.Timer(self.random.random() * 0.003, kill, [{pid}])
-        timer.start()
-        for _ in range(20):
-            if self._step() is not None or self.over:
-                break
-        timer.join()
+        with self.ledger.soon(self.random.random() * 0.003, lambda: kill({pid})):
+            for _ in range(20):
+                if self._step() is not None or self.over:
+                    break
         self.over = True
 
     def fault_guest_killed(self) -> None:
@@ -285,10 +272,8 @@ class Trainer(Actor):
         self.begin()
         rows = set(self.random.sample(range(self.ROWS), 2))
         pids = {self._pid(row) for row in rows}
-        timer = threading.Timer(self.random.random() * 0.003, kill, [pids])
-        timer.start()
-        failed = self._look(self.inner.step(self._moves()))
-        timer.join()
+        with self.ledger.soon(self.random.random() * 0.003, lambda: kill(pids)):
+            failed = self._look(self.inner.step(self._moves()))
         ensure(failed <= rows, f"rows {sorted(rows)} were killed, {sorted(failed)} failed")
 
     def fault_rows_sandbox_killed(self) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 from rock_gym import Sandbox, SandboxPool
 from rock_gym.errors import (
@@ -20,11 +16,12 @@ from rock_gym.errors import (
     SessionClosed,
     SpecError,
 )
-from tests.contract.support import eventually, namespace_members, wait_gone
-from tests.soak.ledger import Diary, Ledger, ensure
+from tests.contract.support import eventually, namespace_members
+from tests.soak.ledger import Diary, Ledger, ensure, kill
 
 BROKEN = (CommandTimeout, FileError, SandboxClosed, SandboxLost, SessionClosed)
 LIMITS = {"memory": "96m", "pids": 64, "disk": "16m"}
+KILLED = 128 + 9
 FORK_BOMB = "for i in $(seq 1 200); do sleep 20 & done; exit 3"
 HOG = "head -c 400000000 /dev/zero | tail -c 300000000 >/dev/null"
 
@@ -201,37 +198,29 @@ class Worker(Actor):
         with self.ledger.perhaps(*BROKEN):
             self.sandbox.execute("for i in 1 2 3; do kill -9 -1; done", timeout=20)
 
-    def _kill(self, pids: list[int]) -> None:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        ensure(not wait_gone(set(pids)), "processes outlived SIGKILL")
-
     def fault_process_killed_from_outside(self) -> None:
-        self._kill(self.random.sample(sorted(namespace_members(self.namespace)), 1))
+        kill(set(self.random.sample(sorted(namespace_members(self.namespace)), 1)))
 
     def fault_sandbox_killed(self) -> None:
         """At once, or while a command runs."""
         delay = self.random.choice((0.0, 0.0, self.random.random() * 0.1))
-        pids = sorted(namespace_members(self.namespace))
+        pids = namespace_members(self.namespace)
         if delay == 0.0:
-            self._kill(pids)
-        else:
-            timer = threading.Timer(delay, self._kill, [pids])
-            timer.start()
-            with self.ledger.perhaps(*BROKEN):
-                # If it was killed before its sandbox was, it may tell so.
-                code = self.sandbox.execute("sleep 60", timeout=30).exit_code
-                ensure(code == 128 + signal.SIGKILL, f"a command that was killed told {code}")
-            timer.join()
+            kill(pids)
+            return
+        with self.ledger.soon(delay, lambda: kill(pids)), self.ledger.perhaps(*BROKEN):
+            # If it was killed before its sandbox was, it may tell so.
+            code = self.sandbox.execute("sleep 60", timeout=30).exit_code
+            ensure(code == KILLED, f"a command that was killed told {code}")
 
     def fault_deleted_meanwhile(self) -> None:
-        timer = threading.Timer(self.random.random() * 0.2, self.sandbox.delete)
-        timer.start()
-        with self.ledger.perhaps(SandboxClosed, SandboxLost):
+        delay = self.random.random() * 0.2
+        with (
+            self.ledger.soon(delay, self.sandbox.delete),
+            self.ledger.perhaps(SandboxClosed, SandboxLost),
+        ):
             self.sandbox.execute("sleep 60", timeout=30)
             ensure(False, "a command in a deleted sandbox told of success")
-        timer.join()
 
     def fault_flood(self) -> None:
         with self.ledger.perhaps(*BROKEN):
@@ -342,7 +331,7 @@ class Lender(Actor):
         sandbox = self.pool.acquire(timeout=120)
         try:
             link = sandbox.execute("readlink /proc/self/ns/pid", timeout=60).stdout.strip()
-            self._kill_all(link)
+            kill(namespace_members(link))
             with self.ledger.perhaps(SandboxLost):
                 sandbox.execute("true", timeout=20)
                 ensure(False, "a dead sandbox answered")
@@ -353,16 +342,9 @@ class Lender(Actor):
         for sandbox in tuple(self.pool._idle):
             with self.ledger.perhaps(SandboxLost):
                 link = sandbox.execute("readlink /proc/self/ns/pid", timeout=60).stdout.strip()
-                self._kill_all(link)
+                kill(namespace_members(link))
                 # Its backend may hear of it a moment after the kernel.
                 ensure(eventually(lambda dead=sandbox: not dead.is_alive()), "a dead spare lives")
-
-    def _kill_all(self, link: str) -> None:
-        pids = namespace_members(link)
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        ensure(not wait_gone(pids), "processes outlived SIGKILL")
 
     def check_recovery(self) -> None:
         self.one()
