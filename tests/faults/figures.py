@@ -240,7 +240,7 @@ def soak_rows(path: str) -> list[tuple[str, str]]:
     """What a soak has told."""
     told = json.loads(Path(path).read_text())
     work = f"{told['seconds'] / 60:.0f} min, seed {told['seed']}, {', '.join(told['backends'])}"
-    before, after = told["memory_mib"]
+    before, *_, after = told["memory_mib"]
     return [
         ("load held in a soak", f"{told['operations']} operations ({work})"),
         ("faults survived", f"{told['faults survived']} of {told['faults injected']}"),

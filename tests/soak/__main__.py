@@ -40,6 +40,9 @@ def give_back() -> None:
     close_backends()
 
 
+MEMORY_SAMPLES = 10
+
+
 class Cast:
     """All actors of a soak, each in a thread of its own."""
 
@@ -49,6 +52,7 @@ class Cast:
         self.ledger = ledger
         # Process ids that owners and launchers have had.
         self.pids: set[int] = set()
+        self.memory_mib: list[int] = []
         makers: list[Callable[[], Actor]] = []
         for backend in backends:
             makers += [
@@ -67,7 +71,10 @@ class Cast:
             thread.start()
         with suppress(threading.BrokenBarrierError):
             self._ready.wait()
-        self.ledger.over.wait(seconds)
+        for _ in range(MEMORY_SAMPLES):
+            self.memory_mib.append(memory_kib() >> 10)
+            self.ledger.over.wait(seconds / MEMORY_SAMPLES)
+        self.memory_mib.append(memory_kib() >> 10)
         self.pids |= {pid for pid in descendants() if "/launcher" in command_line(pid)}
         self.ledger.over.set()
         for thread in self._threads:
@@ -99,11 +106,9 @@ def soak(backends: list[str], seconds: float, seed: int) -> dict[str, object]:
     before = Inventory.now(frozenset())
     ledger = Ledger()
     cast = Cast(backends, seed, ledger, truth)
-    memory_kib = [_memory_kib()]
     begin = time.monotonic()
     cast.play(seconds)
     took_s = time.monotonic() - begin
-    memory_kib.append(_memory_kib())
     for backend in backends:  # a start sweeps the control groups that a killed owner has left
         rock_gym.Sandbox.start(backend=backend).delete()
     give_back()
@@ -120,7 +125,7 @@ def soak(backends: list[str], seconds: float, seed: int) -> dict[str, object]:
         "wrong": ledger.wrong,
         "inventory before": before.sizes(),
         "inventory after": after.sizes(),
-        "memory_mib": [kib >> 10 for kib in memory_kib],
+        "memory_mib": cast.memory_mib,
         "by kind": {
             name: dict(sorted(getattr(ledger, name).items()))
             for name in ("operations", "faults", "survived", "refused", "errors")
@@ -128,7 +133,7 @@ def soak(backends: list[str], seconds: float, seed: int) -> dict[str, object]:
     }
 
 
-def _memory_kib() -> int:
+def memory_kib() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() >> 10
 

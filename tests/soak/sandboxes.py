@@ -260,12 +260,12 @@ class Worker(Actor):
             # Its backend may hear of a death a moment after the kernel, and kills without waiting.
             ensure(
                 isinstance(error, CommandTimeout | FileError)
-                or eventually(lambda: not self.sandbox.is_alive()),
+                or eventually(lambda: not self.sandbox.is_alive(), 60),
                 f"it lives, and told {error!r}",
             )
             self.sandbox.delete()
             ensure(
-                eventually(lambda: not namespace_members(self.namespace)),
+                eventually(lambda: not namespace_members(self.namespace), 60),
                 "a deleted sandbox has processes",
             )
             self.start()
@@ -344,7 +344,9 @@ class Lender(Actor):
                 link = sandbox.execute("readlink /proc/self/ns/pid", timeout=60).stdout.strip()
                 kill(namespace_members(link))
                 # Its backend may hear of it a moment after the kernel.
-                ensure(eventually(lambda dead=sandbox: not dead.is_alive()), "a dead spare lives")
+                ensure(
+                    eventually(lambda dead=sandbox: not dead.is_alive(), 60), "a dead spare lives"
+                )
 
     def check_recovery(self) -> None:
         self.one()
