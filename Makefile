@@ -13,7 +13,7 @@ MADE := $(VENV)/.made-$(PYTHON_ID)
 INSTALLED := $(VENV)/.installed-$(PYTHON_ID)
 INSTALLED_DEV := $(VENV)/.installed-dev-$(PYTHON_ID)
 
-.PHONY: demo test lint bench agent system clean
+.PHONY: demo test lint bench docs agent system clean
 
 demo: system $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -31,6 +31,10 @@ lint: $(INSTALLED_DEV)
 
 bench: system $(INSTALLED)
 	$(BIN)/python benchmarks/run.py
+
+# The site, in site/. While writing: $(BIN)/mkdocs serve
+docs: $(INSTALLED_DEV)
+	$(BIN)/mkdocs build --strict
 
 # The first process of containers and the forker of embedded sandboxes, whose programs are kept
 # beside their sources. Needs on Debian:
@@ -66,4 +70,4 @@ $(INSTALLED_DEV): pyproject.toml $(MADE)
 	@touch $@ $(INSTALLED)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

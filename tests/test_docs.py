@@ -1,0 +1,119 @@
+"""What the README and the pages of docs/ show works: code runs, commands and links are there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rock_gym.cli import main
+from tests.conftest import required, why_unusable
+from tests.contract.images import base_tar
+from tests.run_blocks import blocks
+from tests.server.conftest import options_for, run_server
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = {page: blocks(page) for page in PAGES}
+CONSOLE = [
+    (page.name, line.strip())
+    for page, found in CODE.items()
+    for block in found
+    if block.language == "console"
+    for line in block.code.splitlines()
+]
+RUNNABLE = [
+    page for page, found in CODE.items() if {b.language for b in found} & {"python", "bash"}
+]
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Where a server answers that was started as the pages say."""
+    server = run_server(*options_for("bubblewrap"))
+    try:
+        yield server.port
+    finally:
+        server.end()
+
+
+# They choose no backend unless they say so, and what is run for one is run for all.
+@pytest.mark.parametrize("backend", ["bubblewrap"], indirect=True)
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.name)
+def test_its_code_runs(page: Path, backend: str, port: int, tmp_path: Path) -> None:
+    env = {
+        **os.environ,
+        "ROCK_GYM_DOCS_PORT": str(port),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "XDG_DATA_HOME": str(tmp_path / "data"),
+    }
+    if "docker" not in required() and why_unusable("docker"):
+        env["ROCK_GYM_DOCS_WITHOUT"] = "docker"
+    folder = tmp_path / "here"
+    folder.mkdir()
+    if any("debian.tar" in block.code for block in CODE[page] if block.language == "bash"):
+        (folder / "debian.tar").symlink_to(base_tar())
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "tests" / "run_blocks.py"), str(page)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=folder,
+        env=env,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_make_target_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = [line.split()[1] for _, line in CONSOLE if line.startswith("make ")]
+    assert targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_command_exists() -> None:
+    commands = [line.split() for _, line in CONSOLE if line.startswith("rock-gym ")]
+    assert commands
+    for _, *words in commands:
+        result = CliRunner().invoke(main, [*words, "--help"])
+        assert result.exit_code == 0, result.output
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    """Those of docs/ are checked as the site is built."""
+    text = PAGES[0].read_text()
+    for target in re.findall(r"""(?:\]\(|src="|href=")([^)#"]+)""", text):
+        if "://" not in target:
+            assert (ROOT / target).exists(), target
+
+
+def test_the_site_builds(tmp_path: Path) -> None:
+    """Strictly: a page that the navigation lacks, or a link into nowhere, fails."""
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    for page in PAGES[1:]:
+        name = "index.html" if page.stem == "index" else f"{page.stem}/index.html"
+        assert (tmp_path / name).exists(), name
+
+
+@pytest.mark.parametrize("backend", ["bubblewrap"], indirect=True)
+@pytest.mark.parametrize("script", ["env_table", "demo_picture"])
+def test_what_is_generated_is_current(script: str, backend: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"scripts.{script}", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
