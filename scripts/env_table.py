@@ -98,7 +98,7 @@ def row(record: Record, speed: dict[str, Any]) -> str:
         f"`{record.gym_id}`",
         f"`{record.gem_id}`",
         NEEDS[record.needs],
-        str(speed.get("turns") or ""),
+        str(speed.get("turns", "varies")),
         action(record.gem_id),
         duration(speed.get("reset_ms")),
         duration(speed.get("step_ms")),
