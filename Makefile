@@ -34,7 +34,7 @@ bench: system $(INSTALLED)
 
 # The site, in site/. While writing: $(BIN)/mkdocs serve
 docs: $(INSTALLED_DEV)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The first process of containers and the forker of embedded sandboxes, whose programs are kept
 # beside their sources. Needs on Debian:
@@ -62,6 +62,7 @@ $(MADE): | system
 	@touch $@
 
 $(INSTALLED): pyproject.toml $(MADE)
+	@echo "installing into $(VENV), once: this takes a minute or so"
 	$(PIP) install --editable .
 	@touch $@
 
