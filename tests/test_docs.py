@@ -111,6 +111,14 @@ def test_links_of_the_readme_lead_somewhere() -> None:
             assert (ROOT / target).exists(), target
 
 
+def test_tests_that_are_named_are_there() -> None:
+    named = re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", "".join(p.read_text() for p in PAGES))
+    assert named
+    for path, name in named:
+        assert (ROOT / path).exists(), path
+        assert not name or f"def {name}(" in (ROOT / path).read_text(), name
+
+
 def test_the_site_builds(tmp_path: Path) -> None:
     """Strictly: a page that the navigation lacks, or a link into nowhere, fails."""
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
