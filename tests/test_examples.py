@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,8 +40,31 @@ def test_there_are_some() -> None:
         "coding_sandbox",
         "demo",
         "grpo_groups",
+        "policy_gradient",
         "record_and_replay",
         "single_env",
         "stragglers",
         "vector_rollout",
     }
+
+
+@pytest.mark.parametrize("backend", ["bubblewrap"], indirect=True)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_policy_gradient_learns(seed: int, backend: str) -> None:
+    """Half of a run is enough to see it, and the same seed gives the same curve."""
+    example = load("policy_gradient")
+    curve = example.train(seed, rounds=80)
+    first, last = sum(curve[:5]) / 5, sum(curve[-10:]) / 10
+    assert first < 0.5, "it begins at random"
+    assert last > first + 0.25
+    assert example.train(seed, rounds=5) == curve[:5]
+
+
+def load(name: str) -> Any:
+    (path,) = (path for path in EXAMPLES if path.stem == name)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
