@@ -1,9 +1,8 @@
 """The ``rock-gym`` command.
 
 Results go to standard output, as a table or with ``--json`` as JSON; what went wrong is one line on
-standard error with the next command to type. Exit codes: 0 done, 1 it did not work, 2 the command
-line makes no sense. Modules that a command needs are imported by that command alone, so that
-``--help`` and shell completion stay quick.
+standard error with the next command to type, and an exit code; see ``cli_errors``. Modules that a
+command needs are imported by that command alone, so that ``--help`` and completion stay quick.
 """
 
 from __future__ import annotations
@@ -13,44 +12,43 @@ from typing import Any
 
 import click
 
-from rock_gym import cli_docker
 from rock_gym._version import __version__
+from rock_gym.cli_bench import bench
+from rock_gym.cli_build import build
+from rock_gym.cli_completion import completion
 from rock_gym.cli_doctor import doctor
 from rock_gym.cli_envs import envs
+from rock_gym.cli_errors import EXIT_CODES, telling
 from rock_gym.cli_exec import run_command
 from rock_gym.cli_image import image
 from rock_gym.cli_options import sandbox_options
+from rock_gym.cli_ps import ps, reap
 from rock_gym.cli_replay import replay
 from rock_gym.cli_run import run
 from rock_gym.cli_serve import serve
-from rock_gym.errors import RockGymError
 
 __all__ = ["main"]
 
 
 class _Group(click.Group):
-    """Turns the library's errors into one line and exit code 1."""
+    """Tells errors in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with telling():
             return super().invoke(ctx)
-        except RockGymError as error:
-            raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES
+)
 @click.version_option(__version__, prog_name="rock-gym")
 def main() -> None:
     """GEM environments for LLM agents, each inside a sandbox."""
 
 
-main.add_command(doctor)
-main.add_command(envs)
-main.add_command(image)
-main.add_command(replay)
-main.add_command(run)
-main.add_command(run_command)
-main.add_command(serve)
+image.add_command(build)
+for command in (bench, completion, doctor, envs, image, ps, reap, replay, run, run_command, serve):
+    main.add_command(command)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -87,8 +85,3 @@ def install(python: str | None) -> None:
     from rock_gym.gem import interpreter
 
     click.echo(interpreter.install(python, lambda line: click.echo(line, err=True)))
-
-
-image.add_command(cli_docker.build)
-main.add_command(cli_docker.ps)
-main.add_command(cli_docker.reap)

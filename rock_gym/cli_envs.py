@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rock_gym.cli_completion import complete_env
 from rock_gym.cli_options import find_env, sandbox_options, started_with
 from rock_gym.cli_output import harmless, json_option, print_json, print_table
 
@@ -29,7 +30,13 @@ _QUIT = ("q", "quit", "exit")
 @click.argument("pattern", default="")
 @click.option("--family", metavar="NAME", help="Only those of a family or category, such as math.")
 @click.option("--offline", is_flag=True, help="Only those that a plain installation can play.")
-@click.option("--try", "chosen", metavar="ID", help="Play this one by hand instead of listing.")
+@click.option(
+    "--try",
+    "chosen",
+    metavar="ID",
+    shell_complete=complete_env,
+    help="Play this one by hand instead of listing.",
+)
 @click.option("--seed", type=int, default=None, help="With --try: the seed of the first episode.")
 @sandbox_options
 @json_option

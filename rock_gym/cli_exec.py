@@ -6,21 +6,15 @@ from typing import Any
 
 import click
 
+from rock_gym.cli_errors import Failed
 from rock_gym.cli_options import sandbox_options
-from rock_gym.errors import CommandTimeout, FileError, RockGymError
+from rock_gym.cli_output import json_option, print_json
+from rock_gym.errors import CommandTimeout, FileError, RockGymError, SpecError
 
 __all__ = ["run_command"]
 
 # What timeout(1), env(1) and container engines make of the same mishaps.
 _TIMED_OUT, _NO_SANDBOX, _NO_COMMAND = 124, 125, 127
-
-
-class _Failed(click.ClickException):
-    """One line on standard error, with an exit code that no command is likely to have."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
@@ -29,6 +23,7 @@ class _Failed(click.ClickException):
 @click.option("--cwd", metavar="DIR", help="Where it starts; by default the work directory.")
 @click.option("--env", "env", metavar="NAME=VALUE", multiple=True, help="Set a variable in it.")
 @click.option("--timeout", type=float, metavar="S", help="Seconds it may run; by default no limit.")
+@json_option
 @click.pass_context
 def run_command(
     ctx: click.Context,
@@ -37,6 +32,7 @@ def run_command(
     cwd: str | None,
     env: tuple[str, ...],
     timeout: float | None,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Run COMMAND in a fresh sandbox, and pass its output and exit code on.
@@ -51,14 +47,29 @@ def run_command(
     try:
         with Sandbox.start(**options) as sandbox:
             result = sandbox.execute(
-                list(command), timeout=timeout, cwd=cwd, env=variables, on_output=_show
+                list(command),
+                timeout=timeout,
+                cwd=cwd,
+                env=variables,
+                on_output=None if as_json else _show,
             )
     except CommandTimeout as error:
-        raise _Failed(str(error), _TIMED_OUT) from error
+        raise Failed(str(error), _TIMED_OUT) from error
     except FileError as error:
-        raise _Failed(str(error), _NO_COMMAND) from error
+        raise Failed(str(error), _NO_COMMAND) from error
+    except SpecError:
+        raise
     except RockGymError as error:
-        raise _Failed(f"{error}; see what is missing with: rock-gym doctor", _NO_SANDBOX) from error
+        raise Failed(f"{error}; see what is missing with: rock-gym doctor", _NO_SANDBOX) from error
+    if as_json:
+        print_json(
+            {
+                "exit_code": result.exit_code,
+                "stdout": result.stdout,
+                "stderr": result.stderr,
+                "truncated": result.truncated,
+            }
+        )
     ctx.exit(result.exit_code)
 
 

@@ -7,16 +7,31 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rock_gym.cli_completion import complete_backend, complete_image
+
 if TYPE_CHECKING:
     from rock_gym.gem.catalog import Record
 
-__all__ = ["find_env", "sandbox_options", "started_with"]
+__all__ = ["backend_option", "find_env", "sandbox_options", "started_with"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_KEEPERS = ("bubblewrap", "docker")
+
 _OPTIONS = (
-    click.option("--image", metavar="NAME", help="The image; by default the backend's own."),
-    click.option("--backend", default="auto", show_default=True, help="What runs the sandbox."),
+    click.option(
+        "--image",
+        metavar="NAME",
+        shell_complete=complete_image,
+        help="The image; by default the backend's own.",
+    ),
+    click.option(
+        "--backend",
+        default="auto",
+        show_default=True,
+        shell_complete=complete_backend,
+        help="What runs the sandbox.",
+    ),
     click.option("--memory", metavar="SIZE", help="Such as 2g."),
     click.option("--cpus", metavar="N", help="Such as 2 or 0.5."),
 )
@@ -27,6 +42,11 @@ def sandbox_options(command: _Command) -> _Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def backend_option(text: str) -> Callable[[_Command], _Command]:
+    """Return an option that names a backend with containers or images of its own, or none."""
+    return click.option("--backend", type=click.Choice(_KEEPERS), help=text)
 
 
 def started_with(

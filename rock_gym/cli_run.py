@@ -6,13 +6,14 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from rock_gym.cli_completion import complete_env
+from rock_gym.cli_live import Board, screen
 from rock_gym.cli_options import find_env, sandbox_options, started_with
 from rock_gym.cli_output import json_option, print_json, print_table
 
@@ -24,7 +25,7 @@ __all__ = ["run"]
 
 
 @click.command()
-@click.argument("env_id", metavar="ID")
+@click.argument("env_id", metavar="ID", shell_complete=complete_env)
 @click.option("-n", "--episodes", type=click.IntRange(1), default=1, show_default=True)
 @click.option(
     "--policy",
@@ -64,6 +65,9 @@ def run(
     The random policy makes legal-looking moves. The same seed gives the same episodes, however many
     run at the same time. Exit code 1 if one ended by a fault of the machinery.
     """
+    from rock_gym.episodes import play as play_one
+    from rock_gym.episodes import play_many
+
     found = find_env(env_id)
     chosen = _find_policy(policy) if actions is None else _script(actions)
     options = started_with(**sandbox)
@@ -72,9 +76,13 @@ def run(
     seeds = [seed + number for number in range(episodes)]
     begun_s = perf_counter()
     done: list[Episode] = []
+    board = Board(episodes)
     with ExitStack() as stack:
-        played = _begin(stack, found, min(num_envs, episodes), record, options, chosen, seeds)
-        for episode in _shown(stack, played, episodes):
+        env = _make(stack, found, min(num_envs, episodes), record, options)
+        stack.enter_context(screen(board, sys.stderr.isatty()))
+        play = play_one if min(num_envs, episodes) == 1 else play_many
+        for episode in play(env, chosen, seeds, board):
+            board.end(episode)
             done.append(episode)
             if jsonl is not None:
                 jsonl.write(json.dumps(episode.told()) + "\n")
@@ -91,18 +99,10 @@ def run(
         ctx.exit(1)
 
 
-def _begin(
-    stack: ExitStack,
-    found: Record,
-    num_envs: int,
-    record: str | None,
-    options: dict[str, Any],
-    policy: Policy,
-    seeds: list[int],
-) -> Iterator[Episode]:
+def _make(
+    stack: ExitStack, found: Record, num_envs: int, record: str | None, options: dict[str, Any]
+) -> Any:
     import gymnasium as gym
-
-    from rock_gym.episodes import play, play_many
 
     env: Any
     if num_envs == 1:
@@ -114,7 +114,7 @@ def _begin(
         from rock_gym.wrappers import Record
 
         env = Record(env, record)
-    return (play if num_envs == 1 else play_many)(env, policy, seeds)
+    return env
 
 
 def _find_policy(name: str) -> Policy:
@@ -138,17 +138,6 @@ def _find_policy(name: str) -> Policy:
 def _script(file: Any) -> Policy:
     actions = [line.rstrip("\n") for line in file if line.strip()]
     return lambda observation, info, env, turn: actions[turn] if turn < len(actions) else None
-
-
-def _shown(stack: ExitStack, played: Iterator[Episode], total: int) -> Iterator[Episode]:
-    """Show on a terminal how far it is."""
-    if not sys.stderr.isatty():
-        return played
-    from rich.console import Console
-    from rich.progress import Progress
-
-    bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
-    return iter(bar.track(played, total=total, description="playing"))
 
 
 def _summary(found: Record, done: list[Episode], faults: int, took_s: float) -> dict[str, Any]:

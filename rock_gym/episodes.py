@@ -15,10 +15,13 @@ from rock_gym.wrappers.rows import split_infos
 if TYPE_CHECKING:
     import gymnasium as gym
 
-__all__ = ["GIVEN_UP", "Episode", "Policy", "play", "play_many"]
+__all__ = ["GIVEN_UP", "Episode", "Policy", "Watch", "play", "play_many"]
 
 Policy = Callable[[str, dict[str, Any], Any, int], "str | None"]
 """Gives the action for an observation, its info, the environment and the turn; None gives up."""
+
+Watch = Callable[[int, "Episode", "str | None"], None]
+"""Is told where an episode is played, and the action of each turn; None when it begins."""
 
 GIVEN_UP = "given up"
 _ENDS = ("terminated", "truncated", GIVEN_UP)
@@ -56,13 +59,20 @@ class Episode:
         return facts
 
 
-def play(env: gym.Env[Any, Any], policy: Policy, seeds: Sequence[int]) -> Iterator[Episode]:
+def _look_away(slot: int, episode: Episode, action: str | None) -> None:
+    """Take note of nothing."""
+
+
+def play(
+    env: gym.Env[Any, Any], policy: Policy, seeds: Sequence[int], watch: Watch = _look_away
+) -> Iterator[Episode]:
     """Play one episode after the other.
 
     Args:
         env: The environment.
         policy: What plays.
         seeds: One for each episode.
+        watch: Is told what happens.
 
     Yields:
         The episodes.
@@ -72,12 +82,13 @@ def play(env: gym.Env[Any, Any], policy: Policy, seeds: Sequence[int]) -> Iterat
     """
     for number, seed in enumerate(seeds):
         episode, begun_s = Episode(number, seed), perf_counter()
-        _play_episode(env, policy, episode)
+        watch(0, episode, None)
+        _play_episode(env, policy, episode, watch)
         episode.took_s = round(perf_counter() - begun_s, 4)
         yield episode
 
 
-def _play_episode(env: Any, policy: Policy, episode: Episode) -> None:
+def _play_episode(env: Any, policy: Policy, episode: Episode, watch: Watch) -> None:
     try:
         observation, info = env.reset(seed=episode.seed)
         env.unwrapped.action_space.seed(episode.seed)
@@ -87,6 +98,7 @@ def _play_episode(env: Any, policy: Policy, episode: Episode) -> None:
                 episode.end = GIVEN_UP
                 return
             episode.steps += 1
+            watch(0, episode, action)
             observation, reward, terminated, truncated, info = env.step(action)
             episode.total += float(reward)
             episode.end = "terminated" if terminated else "truncated" if truncated else ""
@@ -96,26 +108,31 @@ def _play_episode(env: Any, policy: Policy, episode: Episode) -> None:
         episode.end = kind_of(error)
 
 
-def play_many(envs: Any, policy: Policy, seeds: Sequence[int]) -> Iterator[Episode]:
+def play_many(
+    envs: Any, policy: Policy, seeds: Sequence[int], watch: Watch = _look_away
+) -> Iterator[Episode]:
     """Play many at the same time, each at its own pace.
 
     Args:
         envs: A ``SandboxVectorEnv``, or a recording of one, whose autoreset is disabled.
         policy: What plays.
         seeds: One for each episode.
+        watch: Is told what happens.
 
     Yields:
         The episodes, in the order in which they end.
     """
     waiting = deque(Episode(number, seed) for number, seed in enumerate(seeds))
     playing: dict[int, Episode] = {}
-    _begin_next(envs, range(envs.num_envs), waiting, playing)
+    _begin_next(envs, range(envs.num_envs), waiting, playing, watch)
     while playing:
         moves, ended = _answer(envs, policy, playing)
+        for number, action in moves.items():
+            watch(number, playing[number], action)
         if moves:
             envs.send(list(moves.values()), list(moves))
         done = [playing.pop(number) for number in ended]
-        _begin_next(envs, ended, waiting, playing)
+        _begin_next(envs, ended, waiting, playing, watch)
         for episode in done:
             episode.took_s = round(perf_counter() - episode.took_s, 4)
             yield episode
@@ -152,6 +169,7 @@ def _begin_next(
     numbers: Iterable[int],
     waiting: deque[Episode],
     playing: dict[int, Episode],
+    watch: Watch,
 ) -> None:
     seeds: list[int | None] = [None] * envs.num_envs
     for number, episode in zip(numbers, list(waiting), strict=False):
@@ -159,6 +177,7 @@ def _begin_next(
         episode.took_s = perf_counter()
         playing[number], seeds[number] = episode, episode.seed
         envs.envs[number].action_space.seed(episode.seed)
+        watch(number, episode, None)
     begun = [number for number, seed in enumerate(seeds) if seed is not None]
     if begun:
         envs.send_reset(begun, seeds)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -102,3 +104,45 @@ def test_starting_up_is_quick() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_exit_codes_say_what_kind_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the help says what they mean."""
+    assert "3    this machine lacks something" in run("--help").output
+    assert run("exec", "--memory", "much", "true").exit_code == 2
+    assert run("run", "game:Sokoban-v0-easy", "--backend", "nope").exit_code == 2
+    assert run("image", "rm", "no-such-image").exit_code == 3
+    assert run("image", "export", "no-such-image", "/nowhere/out").exit_code == 3
+    monkeypatch.setattr(
+        "rock_gym.sandbox.Sandbox.start", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    result = run("exec", "true")
+    assert (result.exit_code, result.stderr) == (130, "Error: interrupted\n")
+
+
+def test_every_result_can_be_had_as_json() -> None:
+    """Of all commands but those that are a conversation, print a script, or serve."""
+    talking = {"serve", "shell", "completion", "install"}
+
+    def without(command: click.Command, name: str) -> list[str]:
+        if isinstance(command, click.Group):
+            inner = command.commands.items()
+            return [each for key, sub in inner for each in without(sub, f"{name} {key}")]
+        options = {option for param in command.params for option in param.opts}
+        return [] if "--json" in options or name.split()[-1] in talking else [name]
+
+    assert without(main, "rock-gym") == []
+
+
+def test_what_goes_into_a_pipe_is_a_line_each() -> None:
+    """However narrow a terminal would be."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rock_gym", "envs"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "30"},
+    )
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len(lines) == 173
+    assert "gem-game/Game2048-extreme-hard-v0" in [words[0] for words in lines]

@@ -87,7 +87,7 @@ class TestRun:
             ([GUESS, "--policy", "json:f"], 2, "json has no f"),
             ([GUESS, "--policy", "f"], 2, "MODULE:FUNCTION"),
             ([GUESS, "-n", "0"], 2, "0 is not in the range"),
-            (["eval:AIME24", "--backend", "nope"], 1, "backend"),
+            (["eval:AIME24", "--backend", "nope"], 2, "backend"),
         ],
     )
     def test_what_makes_no_sense(
@@ -172,6 +172,16 @@ class TestExec:
         assert result.stdout == "1 in /tmp\n"
         assert result.stderr == "oops\n"
 
+    def test_all_of_it_as_json(self, backend: str) -> None:
+        result = run("exec", "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
+        assert result.exit_code == 3
+        assert json.loads(result.stdout) == {
+            "exit_code": 3,
+            "stdout": "out\n",
+            "stderr": "err\n",
+            "truncated": False,
+        }
+
     @pytest.mark.parametrize(
         ("words", "code", "message"),
         [
@@ -179,6 +189,7 @@ class TestExec:
             (["--image", "no-such-image", "--backend", "bubblewrap", "true"], 125, "no-such-image"),
             (["no-such-program"], 127, "no-such-program"),
             (["--env", "X", "true"], 2, "NAME=VALUE"),
+            (["--memory", "much", "true"], 2, "memory must be a number"),
             ([], 2, "Missing argument"),
         ],
     )

@@ -148,6 +148,18 @@ class BubblewrapBackend:
                 self._launcher = Launcher()
             return self._launcher
 
+    def reap(self) -> list[str]:
+        """Remove what owners that were killed left behind: control groups, and nothing else.
+
+        Returns:
+            The paths of what was removed.
+
+        Raises:
+            BackendUnavailable: If there is no bubblewrap, or the launcher does not start.
+        """
+        find_bwrap()
+        return self._running_launcher().swept()
+
     def close(self) -> None:
         """Kill every sandbox that is left; see ``Backend.close``."""
         for container in tuple(self._containers):

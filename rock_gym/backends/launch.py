@@ -188,6 +188,17 @@ class Launcher:
         Raises:
             BackendUnavailable: If the launcher has died, or can start nothing here.
         """
+        return frozenset(self._groups()["controllers"])
+
+    def swept(self) -> list[str]:
+        """Return the control groups of launchers before it that were still there, and are not now.
+
+        Raises:
+            BackendUnavailable: If the launcher has died.
+        """
+        return list(self._groups()["swept"])
+
+    def _groups(self) -> dict[str, Any]:
         ours, theirs = owned_pair()
         with ours:
             with theirs:
@@ -197,7 +208,7 @@ class Launcher:
             raise BackendUnavailable("the launcher of embedded sandboxes has died; make a new pool")
         if "error" in reply:
             raise BackendUnavailable(no_namespaces(str(reply["error"])))
-        return frozenset(reply["controllers"])
+        return reply
 
     def close(self) -> None:
         """End it, and so everything it has started. Twice is fine."""

@@ -17,6 +17,7 @@ nobody else can enter it: it holds set-user-id programs of strangers.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import dataclasses
 import fcntl
@@ -159,6 +160,13 @@ class Store:
             self._name_path(full).unlink()
             self._sweep()
 
+    def sweep(self) -> builtins.list[str]:
+        """Remove what no name stands for and nobody is at; returns what that was."""
+        if not self.root.exists():
+            return []
+        with self._changing():
+            return self._sweep()
+
     @contextlib.contextmanager
     def draft(self, name: str) -> Iterator[Draft]:
         """Begin an image: a place to build its layers in, which is removed afterwards.
@@ -258,8 +266,8 @@ class Store:
         finally:
             os.close(fd)
 
-    def _sweep(self) -> None:
-        """Remove what no name stands for and nobody is at."""
+    def _sweep(self) -> builtins.list[str]:
+        removed = []
         referenced = self._referenced()
         for folder in ("layers", "drafts"):
             for name in os.listdir(self.root / folder):
@@ -273,8 +281,10 @@ class Store:
                 try:
                     if _try_lock(fd):
                         trees.remove(path)
+                        removed.append(path)
                 finally:
                     os.close(fd)
+        return removed
 
 
 class Draft:

@@ -10,8 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from rock_gym import Sandbox
+from rock_gym.cli import main
 from rock_gym.errors import ImageNotFound, SpecError
 from tests.contract import images
 from tests.contract.support import kill_owners_that_start
@@ -261,3 +263,22 @@ def test_commits_at_once(run: Callable[..., Sandbox], name: str) -> None:
 def test_a_commit_under_no_name(run: Callable[..., Sandbox], bad: str) -> None:
     with pytest.raises(SpecError):
         run().commit(bad)
+
+
+def test_the_command_line_builds_one_from_another(
+    backend: str, base: str, name: str, tmp_path: Path
+) -> None:
+    """What is copied and what commands change is kept; where one fails, nothing is."""
+    (tmp_path / "tool.txt").write_text("a tool")
+    words = ["image", "build", "from", base, name, "--backend", backend]
+    copy = ["--copy", f"{tmp_path / 'tool.txt'}:/opt/tool.txt"]
+    failed = CliRunner().invoke(main, [*words, *copy, "--run", "no-such-program"])
+    assert (failed.exit_code, "'no-such-program' ended with code 127" in failed.stderr) == (1, True)
+    with pytest.raises(ImageNotFound):
+        Sandbox.start(name, backend=backend)
+    built = CliRunner().invoke(main, [*words, *copy, "--run", "cat /opt/tool.txt > /etc/made"])
+    assert built.exit_code == 0, built.output
+    shown = CliRunner().invoke(
+        main, ["exec", "--backend", backend, "--image", name, "cat", "/etc/made"]
+    )
+    assert (shown.exit_code, shown.stdout) == (0, "a tool")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import hashlib
 import io
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from typing import Any
 from rock_gym.backends.base import CommittedImage
 from rock_gym.backends.docker import settings
 from rock_gym.backends.docker.engine import Engine
-from rock_gym.errors import ImageNotFound, SpecError, StartFailed
+from rock_gym.errors import ImageError, ImageNotFound, SpecError, StartFailed
 from rock_gym.spec import SandboxSpec
 
 DEFAULT_IMAGE = "python:3.11"
@@ -185,6 +187,83 @@ class Images:
             raise StartFailed(
                 f"the Dockerfile cannot be built: {failed}", output="\n".join(seen[-_KEPT_LINES:])
             )
+
+    def list(self) -> builtins.list[dict[str, Any]]:
+        """Return the images that have a name: that, when they were made, and their sizes."""
+        with self._engine.translated():
+            found = self._engine.api.images()
+        return [
+            {
+                "name": name,
+                "size_bytes": int(image["Size"]),
+                "layers": None,  # the engine would have to be asked for each
+                "created_s": int(image["Created"]),
+            }
+            for image in found
+            for name in sorted(image.get("RepoTags") or ())
+            if name != "<none>:<none>"
+        ]
+
+    def remove(self, name: str) -> None:
+        """Remove an image, or the name alone where it has others.
+
+        Raises:
+            ImageNotFound: If the engine has no such image.
+            ImageError: If something uses it.
+        """
+        try:
+            with self._engine.translated(name):
+                self._engine.api.remove_image(name)
+        except StartFailed as error:
+            raise ImageError(f"the image {name!r} cannot be removed: {error.message}") from error
+
+    def load(self, archive: str, name: str) -> CommittedImage:
+        """Have an image from an archive that the embedded store has written.
+
+        Raises:
+            ImageError: If the engine does not take it.
+        """
+        split_name(name)
+        try:
+            with self._engine.translated(), open(archive, "rb") as file:
+                failed = _follow(self._engine.api.load_image(file), silent)
+        except StartFailed as error:
+            failed = error.message
+        if failed is not None:
+            raise ImageError(f"the engine does not take the image {name!r}: {failed}")
+        return self.named(name, name)
+
+    def named(self, name: str, other: str) -> CommittedImage:
+        """Give an image another name, beside the one it has; returns it by that.
+
+        Raises:
+            ImageNotFound: If the engine has no such image.
+            SpecError: If the other is no name of an image.
+        """
+        repository, tag = split_name(other)
+        size = int(self._engine.inspect_image(name)["Size"])
+        with self._engine.translated(name):
+            self._engine.api.tag(name, repository, tag)
+        return CommittedImage(f"{repository}:{tag}", size)
+
+    def save(self, name: str, target: str) -> None:
+        """Write an image to a file, which appears whole or not at all.
+
+        Raises:
+            ImageNotFound: If the engine has no such image.
+            OSError: If the file cannot be written.
+        """
+        self._engine.inspect_image(name)
+        temporary = f"{target}.{os.getpid()}.part"
+        try:
+            with self._engine.translated(name):
+                chunks = self._engine.api.get_image(name)
+            with open(temporary, "xb") as file:
+                file.writelines(chunks)
+            os.replace(temporary, target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
 
     def commit(self, container: str, name: str, config: dict[str, Any]) -> CommittedImage:
         """Keep a container's files as an image, which otherwise is like the one it came from.

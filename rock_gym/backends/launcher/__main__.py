@@ -93,7 +93,8 @@ class Launcher:
             return
         if request["op"] == "limits":
             with socket.socket(fileno=fds[0]) as sock:
-                send(sock, {"controllers": sorted(self.groups().places)})
+                groups = self.groups()
+                send(sock, {"controllers": sorted(groups.places), "swept": groups.swept})
             return
         sandbox = Sandbox(socket.socket(fileno=fds[0]), request)
         try:

@@ -114,8 +114,7 @@ class Cgroups:
                 if usable := _usable_2(place, self._name):
                     self.version, self.places = 2, dict.fromkeys(usable, place)
                     break
-        for place in set(self.places.values()):
-            _sweep(place)
+        self.swept = [name for place in set(self.places.values()) for name in _sweep(place)]
 
     @classmethod
     def here(cls) -> "Cgroups":
@@ -249,8 +248,9 @@ def _usable_2(place: str, name: str) -> list[str]:
     return [controller for controller in wanted if controller in enabled]
 
 
-def _sweep(place: str) -> None:
+def _sweep(place: str) -> "list[str]":
     """Remove groups whose launcher is gone. Those that are in use cannot be removed."""
+    removed = []
     for name in os.listdir(place):
         words = name.split("-")
         if name.startswith(f"{PREFIX}-") and len(words) > 3 and words[2].isdigit():
@@ -258,6 +258,8 @@ def _sweep(place: str) -> None:
             if start_time(pid) != started:
                 with contextlib.suppress(OSError):
                     os.rmdir(f"{place}/{name}")
+                    removed.append(f"{place}/{name}")
+    return removed
 
 
 def _write(path: str, text: str) -> None:
