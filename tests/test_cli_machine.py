@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rock_gym.cli import main
-from rock_gym.default_pools import close_default_pools
 from tests.contract.support import eventually
 from tests.images import archives as make
 
@@ -89,11 +88,6 @@ def test_reap_removes_the_groups_of_the_killed(backend: str) -> None:
 
 
 class TestBench:
-    @pytest.fixture(autouse=True)
-    def default_pools_end(self) -> Iterator[None]:
-        yield
-        close_default_pools()
-
     @pytest.mark.parametrize("backend", ["bubblewrap"], indirect=True)
     def test_it_measures(self, backend: str) -> None:
         told = json_of("bench", "--scale", "0.01", "--num-envs", "2", "--backend", backend)

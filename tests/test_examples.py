@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+ALL = sorted(
+    path
+    for path in (Path(__file__).parents[1] / "examples").iterdir()
+    if path.suffix in (".py", ".sh")
+)
+# Those that speak HTTP are run against a server, by tests of the server.
+EXAMPLES = [path for path in ALL if not path.stem.startswith("http_")]
 
 
 # They choose no backend, so what is run for one is run for all.
@@ -30,16 +36,18 @@ def test_it_runs(path: Path, backend: str) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_it_is_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 80
 
 
 def test_there_are_some() -> None:
-    assert {path.stem for path in EXAMPLES} >= {
+    assert {path.stem for path in ALL} >= {
         "coding_sandbox",
         "demo",
         "grpo_groups",
+        "http_curl",
+        "http_rl_rock",
         "policy_gradient",
         "record_and_replay",
         "single_env",

@@ -16,7 +16,6 @@ import pytest
 import rock_gym
 from rock_gym import errors
 from rock_gym.adapters import Episode, first_observations
-from rock_gym.default_pools import close_default_pools
 from rock_gym.errors import RockGymError, SpecError, StepTimeout
 from tests.adapters import stubs
 
@@ -43,14 +42,6 @@ class Hard(gem.Env):
 
 gem.register("my:Hard-v0", Hard)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def default_pools_end_with_the_module(
-    nothing_left_behind_by_the_module: None,
-) -> Iterator[None]:
-    yield
-    close_default_pools()
 
 
 @pytest.fixture(scope="module", autouse=True)
