@@ -92,6 +92,16 @@ class TestTrajectories:
         assert all(play.same(number, alone[number]) for number in range(NUMBER))
         assert any(event[0] == "reset" for event in play.events[0][1:]) or "2048" in gem_id
 
+    @pytest.mark.parametrize("how", [{}, {"envs_per_process": 3}], ids=["", "packed"])
+    def test_also_for_who_listens_to_its_descriptor(
+        self, game: Any, vector: Callable[..., SandboxVectorEnv], how: dict[str, Any]
+    ) -> None:
+        gem_id, policy, alone = game
+        play = Play(vector(gem_id, NUMBER, autoreset_mode="SameStep", **how), policy, TURNS)
+        play.begin(SEED)
+        play.by_descriptor()
+        assert all(play.same(number, alone[number]) for number in range(NUMBER))
+
     @pytest.mark.parametrize("mode", MODES)
     def test_also_while_another_is_killed(
         self, game: Any, vector: Callable[..., SandboxVectorEnv], mode: AutoresetMode

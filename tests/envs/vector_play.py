@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -104,6 +105,17 @@ class Play:
         everybody = range(self.envs.num_envs)
         while min(self.taken) < self.turns:
             self.note(self.envs.step(self.actions(everybody)), everybody)
+            self.reset_finished()
+
+    def by_descriptor(self) -> None:
+        """As lockstep, for who looks after the vector when its descriptor says so."""
+        everybody = range(self.envs.num_envs)
+        while min(self.taken) < self.turns:
+            turn = self.envs.begin_step(self.actions(everybody))
+            while not turn.is_there():
+                select.select([self.envs], [], [])
+                self.envs.take_in()
+            self.note(turn.take(), everybody)
             self.reset_finished()
 
     def by_parts(self, several: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from rock_gym import SandboxPool
-from rock_gym.envs import GemEnv
+from rock_gym.envs import GemEnv, SandboxVectorEnv
 from rock_gym.envs.misuse import EnvClosed, ResetNeeded
 from rock_gym.envs.vector_leases import Leases
 from rock_gym.errors import EnvError, SandboxLost
@@ -217,7 +218,100 @@ def test_a_sandbox_that_is_lost_is_replaced(pool: SandboxPool, run: Run) -> None
     run(main())
 
 
-def pid_here(env: GemEnv) -> int:
+@asynccontextmanager
+async def batch(
+    pool: SandboxPool, step_s: float = 30.0
+) -> AsyncIterator[tuple[BatchEnv, SandboxVectorEnv, OnLoop]]:
+    """Make a batch of two and begin an episode in both."""
+    loop = asyncio.get_running_loop()
+    envs = SandboxVectorEnv(gem_id=GUESS, num_envs=2, pool=pool, step_timeout=step_s)
+    way = OnLoop()
+    served = BatchEnv(lambda: envs, 2, lambda call: loop.run_in_executor(None, call), way)
+    await served.prepare(False)
+    try:
+        await served.reset(1, None)
+        yield served, envs, way
+    finally:
+        await served.close()
+
+
+async def guessed(served: BatchEnv, number: int = 1) -> dict[str, Any]:
+    answer = await served.step([f"\\boxed{{{number}}}"] * 2, None)
+    turn: dict[str, Any] = json.loads(bytes(answer))
+    return turn
+
+
+def test_the_loop_goes_on_while_a_batch_waits(pool: SandboxPool, run: Run) -> None:
+    async def main() -> None:
+        async with batch(pool) as (slow, envs, _), batch(pool) as (other, _, _):
+            stopped = pid_here(envs.envs[1])
+            os.kill(stopped, signal.SIGSTOP)
+            try:
+                step = asyncio.ensure_future(guessed(slow))
+                for number in (1, 2, 3):
+                    turn = await guessed(other, number)
+                    assert all(f"turn {number}" in text for text in turn["observation"])
+                assert not step.done()
+                assert slow.busy
+            finally:
+                os.kill(stopped, signal.SIGCONT)
+            assert all("turn 1" in text for text in (await step)["observation"])
+            assert not slow.busy
+
+    if pool.backend != "bubblewrap":
+        pytest.skip("containers: the process's id here is not known")
+    run(main())
+
+
+def test_one_of_a_batch_takes_too_long(pool: SandboxPool, run: Run) -> None:
+    """The timer ends it, though nothing comes any more; and so again in the next turns."""
+
+    async def main() -> None:
+        async with batch(pool, step_s=0.4) as (served, envs, _):
+            for _ in range(2):
+                os.kill(pid_here(envs.envs[1]), signal.SIGSTOP)
+                turn = await guessed(served)
+                assert turn["truncated"] == [False, True]
+                assert turn["info"]["fault"] == [None, "step_timeout"]
+                turn = await guessed(served, 2)
+                assert "turn" in turn["observation"][0]
+                assert "fault" not in turn["info"]
+
+    if pool.backend != "bubblewrap":
+        pytest.skip("containers: the process's id here is not known")
+    run(main())
+
+
+def test_a_process_of_a_batch_that_ends_between_calls(pool: SandboxPool, run: Run) -> None:
+    """Its end is heard once, and is a fault in the next turn."""
+
+    async def main() -> None:
+        async with batch(pool) as (served, envs, way):
+            await guessed(served)
+            heard, count = way._heard, 0
+
+            def counted(envs: SandboxVectorEnv) -> None:
+                nonlocal count
+                count += 1
+                heard(envs)
+
+            loop = asyncio.get_running_loop()
+            loop.add_reader(envs.fileno(), counted, envs)
+            os.kill(pid_here(envs.envs[0]), signal.SIGKILL)
+            while not count:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            assert count == 1
+            turn = await guessed(served, 2)
+            assert turn["info"]["fault"] == ["env_error", None]
+            assert "turn 2" in turn["observation"][1]
+
+    if pool.backend != "bubblewrap":
+        pytest.skip("containers: the process's id here is not known")
+    run(main())
+
+
+def pid_here(env: Any) -> int:
     assert env.worker is not None
     assert env.worker.pid is not None
     return env.worker.pid
