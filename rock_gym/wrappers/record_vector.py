@@ -26,6 +26,10 @@ from rock_gym.wrappers.rows import numbers_of, split_batch, split_infos
 if TYPE_CHECKING:
     from types import TracebackType
 
+    _Wrapper = VectorWrapper[Any, Any, Any, Any, Any]
+else:
+    _Wrapper = VectorWrapper  # before gymnasium 1.4 it is not generic
+
 __all__ = ["VectorRecord"]
 
 Batch = tuple[Any, Any, Any, Any, dict[str, Any]]
@@ -48,7 +52,7 @@ class _Sent:
     seed: int | None = None
 
 
-class VectorRecord(VectorWrapper[Any, Any, Any, Any, Any]):
+class VectorRecord(_Wrapper):
     """Records a vector environment into a cassette; ``Record`` makes it.
 
     Each line is a call and holds a row for each environment that it brought an answer of. All that
