@@ -2,7 +2,7 @@
 
 The policy is a table: between which two numbers the secret must lie gives the odds of each guess.
 It begins at random and ends with something like a binary search, within seconds.
-``docs/pictures/learning.py`` draws the curve.
+``scripts/learning_picture.py`` draws the curve.
 """
 
 import re

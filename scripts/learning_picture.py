@@ -1,6 +1,6 @@
-"""Draws ``learning.png``: how ``examples/policy_gradient.py`` learns, for several seeds.
+"""Draws ``docs/pictures/learning.png``: how ``examples/policy_gradient.py`` learns, by seeds.
 
-``python docs/pictures/learning.py`` needs matplotlib, which GEM brings along.
+``python -m scripts.learning_picture`` needs matplotlib, which GEM brings along.
 """
 
 import sys
@@ -12,8 +12,8 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1] / "examples"))
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "examples"))
 
 from policy_gradient import NUM_ENVS, train  # noqa: E402
 
@@ -37,7 +37,7 @@ def main() -> None:
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(HERE / "learning.png", metadata={"Software": None})
+    figure.savefig(ROOT / "docs" / "pictures" / "learning.png", metadata={"Software": None})
     print(f"{random:.0f} % at random, {100 * smooth[:, -1].mean():.0f} % at last")
 
 
