@@ -61,7 +61,9 @@ class Turns:
         now = time.monotonic()
         if now >= self.due_s:
             self._expire(now)
-        self._advance(self._poller.wait(0))
+        # More comes while some is taken in, and to be told of it costs as much as to look.
+        while numbers := self._poller.wait(0):
+            self._advance(numbers)
         # An episode that is over may be followed by the next at once.
         self._poller.flush()
 
