@@ -42,7 +42,9 @@ def interpreter() -> Path:
             install = ["pip", "install", "--quiet", "--resolution", "lowest-direct"]
             install += ["--python", str(python), "-r", str(PROJECT)]
             install += [word for name in EXTRAS for word in ("--extra", name)]
-            subprocess.run([sys.executable, "-m", "uv", *install], check=True)
+            # It is to trust whom this machine trusts, as pip does: by either name, new or old.
+            trusting = {**os.environ, "UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
+            subprocess.run([sys.executable, "-m", "uv", *install], check=True, env=trusting)
             done.touch()
     return python
 
