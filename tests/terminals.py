@@ -22,6 +22,8 @@ class Terminal:
         self.master, slave = pty.openpty()
         self.resize(30, 90)
         self.before = termios.tcgetattr(slave)
+        # Tests may run where Ctrl-C is ignored, as in the background of a script.
+        command = ["env", "--default-signal=INT", *command]
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
         )

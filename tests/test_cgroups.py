@@ -257,40 +257,48 @@ sys.stdin.readline()
 """
 
 
+def launcher_of(owner: Owner) -> int:
+    (launcher,) = [pid for pid, parent in parents().items() if parent == owner.process.pid]
+    return launcher
+
+
+def groups_of(launcher: int, found: Any) -> list[Path]:
+    """Those of one owner: others, who run at the same time, have groups that come and go."""
+    return [path for path in ours(found) if path.name.startswith(f"rock-gym-{launcher}-")]
+
+
 @pytest.mark.parametrize("end", ["owner killed", "owner ends"])
 def test_no_group_outlives_its_owner(here: Any, end: str) -> None:
-    before = set(ours(here))
     with Owner(SCRIPT, env={"PYTHONPATH": os.getcwd()}) as owner:
         assert owner.tells() == "started"
-        assert len(set(ours(here)) - before) >= 6
+        launcher = launcher_of(owner)
+        assert len(groups_of(launcher, here)) >= 6
         if end == "owner killed":
             owner.kill()
         else:
             owner.say("go")
         owner.process.wait(20)
-        assert eventually(lambda: not set(ours(here)) - before), set(ours(here)) - before
+        assert eventually(lambda: not groups_of(launcher, here)), groups_of(launcher, here)
 
 
 def test_a_killed_launcher_leaves_them_to_the_next(here: Any) -> None:
-    before = set(ours(here))
     with Owner(SCRIPT, env={"PYTHONPATH": os.getcwd()}) as owner:
         owner.tells()
         below = owner.below()
-        (launcher,) = [pid for pid, parent in parents().items() if parent == owner.process.pid]
+        launcher = launcher_of(owner)
         os.kill(launcher, signal.SIGKILL)
         assert wait_gone(below) == set()
-    assert set(ours(here)) - before
+    assert groups_of(launcher, here)
 
     def swept() -> bool:
         cgroups.Cgroups.here().close()
-        return not set(ours(here)) - before
+        return not groups_of(launcher, here)
 
     assert eventually(swept)
 
 
 def test_groups_cost_nothing_unless_limits_are_asked_for(here: Any) -> None:
     script = SCRIPT.replace(', memory="64m", cpus=1, pids=50', "")
-    before = set(ours(here))
     with Owner(script, env={"PYTHONPATH": os.getcwd()}) as owner:
         owner.tells()
-        assert not set(ours(here)) - before
+        assert not groups_of(launcher_of(owner), here)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from rock_gym import Sandbox
 from rock_gym.backends.docker import Credentials, DockerBackend
+from rock_gym.cli import main
 from rock_gym.errors import ImageNotFound, RockGymError, SpecError, StartFailed
 from tests.contract.support import eventually
 
@@ -86,6 +89,27 @@ def remove(engine: Any) -> Iterator[Any]:
             engine.api.remove_image(name, force=True)
         except Exception as error:  # whether it is there is the test's business
             assert "No such image" in str(error)
+
+
+@pytest.fixture
+def pushed(
+    registry: tuple[str, Credentials | None],
+    backend: DockerBackend,
+    busybox: str,
+    engine: Any,
+    remove: Any,
+) -> str:
+    """An image that the registry has, and the engine no more."""
+    name = f"{registry[0]}/team/base:2"
+    remove(name)
+    engine.api.tag(busybox, f"{registry[0]}/team/base", "2")
+    backend.images.push(name)
+    engine.api.remove_image(name)
+    return name
+
+
+# Where credentials could only come from `docker login`.
+open_only = pytest.mark.parametrize("registry", [False], ids=["open"], indirect=True)
 
 
 class TestCommit:
@@ -165,24 +189,25 @@ class TestRegistry:
         assert "guessed-word" not in str(caught.value)
         assert "guessed-word" not in repr(wrong)
 
-    def test_missing_is_pulled(
-        self,
-        registry: tuple[str, Credentials | None],
-        backend: DockerBackend,
-        busybox: str,
-        engine: Any,
-        remove: Any,
+    @open_only
+    @pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+    def test_the_command_line_pulls_for_both(
+        self, pushed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        address, credentials = registry
-        if credentials is not None:
-            pytest.skip("credentials come from `docker login` here")
-        name = f"{address}/team/base:2"
-        remove(name)
-        engine.api.tag(busybox, f"{address}/team/base", "2")
-        backend.images.push(name)
-        engine.api.remove_image(name)
+        """An engine by itself, embedded sandboxes by skopeo; both run what is in it."""
+        monkeypatch.setenv("ROCK_GYM_DATA", str(tmp_path / "store"))
+        for kind, more in (("docker", []), ("bubblewrap", ["--insecure"])):
+            words = ["image", "pull", pushed, "--backend", kind, *more, "--json"]
+            pulled = CliRunner().invoke(main, words)
+            assert pulled.exit_code == 0, pulled.output
+            assert json.loads(pulled.stdout)["name"] == pushed
+            words = ["exec", "--backend", kind, "--image", pushed, "busybox", "echo", "it runs"]
+            assert CliRunner().invoke(main, words).stdout == "it runs\n"
+
+    @open_only
+    def test_missing_is_pulled(self, pushed: str, backend: DockerBackend) -> None:
         for policy in ("missing", "always"):
-            with Sandbox.start(name, backend=backend, pull=policy) as sandbox:
+            with Sandbox.start(pushed, backend=backend, pull=policy) as sandbox:
                 assert sandbox.execute("echo up").stdout == "up\n"
 
 
