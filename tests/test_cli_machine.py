@@ -59,7 +59,6 @@ def is_mine(each: dict[str, Any], sandbox: Any) -> bool:
 KILLED = """
 import os, signal
 from rock_gym import Sandbox
-from rock_gym.backends.running import list_running
 from tests.contract.support import command_line, descendants
 
 sandbox = Sandbox.start(backend="bubblewrap", memory="64m")

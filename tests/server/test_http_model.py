@@ -156,14 +156,7 @@ class ServerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.boxes)
     @rule(pick=PICK, code=st.integers(0, 255), text=TEXTS)
     def execute(self, pick: int, code: int, text: str) -> None:
-        words = [
-            "/bin/sh",
-            "-c",
-            'printf %s "$1"; exit $2',
-            "sh",
-            text.replace("\0", ""),
-            str(code),
-        ]
+        words = ["/bin/sh", "-c", 'printf %s "$1"; exit $2', "sh", text, str(code)]
         _, reply = self.ask(pick, "execute", command=words)
         if reply is not None:
             assert reply.result["stdout"] == text

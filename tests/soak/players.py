@@ -21,7 +21,7 @@ from rock_gym.errors import (
 from rock_gym.gem.worker import with_guest
 from rock_gym.spec import SandboxSpec
 from rock_gym.wrappers import Chaos, VectorChaos
-from tests.contract.support import namespace_members, wait_gone
+from tests.contract.support import members, wait_gone
 from tests.gem import local
 from tests.soak.ledger import Ledger, Wrong, ensure, kill
 from tests.soak.sandboxes import Actor
@@ -167,8 +167,7 @@ class Player(Actor):
             self.begin()
         sandbox = self.inner.sandbox
         assert sandbox is not None
-        link = sandbox.execute("readlink /proc/self/ns/pid", timeout=60).stdout.strip()
-        kill(namespace_members(link))
+        kill(members(sandbox))
         ensure(self._step() is not None, "a dead sandbox gave a reward")
 
     def check_recovery(self) -> None:
@@ -213,7 +212,6 @@ class Trainer(Actor):
         ensure("fault" not in infos, f"a reset failed by itself: {infos}")
         self.turns = [0] * self.ROWS
         self.true = [True] * self.ROWS  # whether a row still plays the episode of its seed
-        self.hit = [False] * self.ROWS
         for row in range(self.ROWS):
             ensure(obs[row] == self.truth[self.first + row][0][0], f"row {row} began otherwise")
 
@@ -223,8 +221,7 @@ class Trainer(Actor):
     def _look(self, batch: Any) -> set[int]:
         """Check a batch, and return the rows that faults have ended."""
         obs, rewards, terminated, truncated, infos = batch
-        failed = {row for row in range(self.ROWS) if infos.get("_fault", self.hit)[row]}
-        failed = failed if "_fault" in infos else set()
+        failed = {row for row, hit in enumerate(infos.get("_fault", ())) if hit}
         for row in range(self.ROWS):
             if row in failed:
                 kind = infos["fault"][row]
@@ -280,8 +277,7 @@ class Trainer(Actor):
         self.begin()
         sandboxes = self.inner.get_attr("sandbox")
         victim = self.random.choice(sandboxes)
-        link = victim.execute("readlink /proc/self/ns/pid", timeout=60).stdout.strip()
-        kill(namespace_members(link))
+        kill(members(victim))
         rows = {row for row, sandbox in enumerate(sandboxes) if sandbox is victim}
         failed = self._look(self.inner.step(self._moves()))
         ensure(failed == rows, f"rows {sorted(rows)} were lost, {sorted(failed)} failed")

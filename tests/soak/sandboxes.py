@@ -16,7 +16,7 @@ from rock_gym.errors import (
     SessionClosed,
     SpecError,
 )
-from tests.contract.support import eventually, namespace_members
+from tests.contract.support import eventually, members, namespace_members
 from tests.soak.ledger import Diary, Ledger, ensure, kill
 
 BROKEN = (CommandTimeout, FileError, SandboxClosed, SandboxLost, SessionClosed)
@@ -27,11 +27,7 @@ HOG = "head -c 400000000 /dev/zero | tail -c 300000000 >/dev/null"
 
 
 class Actor:
-    """Does one thing after another, by a seed.
-
-    Attributes:
-        what: What it does, with how often.
-    """
+    """Does one thing after another, by a seed. What is called ``fault_`` breaks something."""
 
     def __init__(self, backend: str, seed: int, ledger: Ledger) -> None:
         self.backend = backend
@@ -40,6 +36,7 @@ class Actor:
         self.diary = Diary(f"{type(self).__name__} on {backend}")
 
     def actions(self) -> dict[Callable[[], None], int]:
+        """What it does, with how often."""
         raise NotImplementedError
 
     def turn(self) -> None:
@@ -330,8 +327,7 @@ class Lender(Actor):
     def fault_lent_sandbox_killed(self) -> None:
         sandbox = self.pool.acquire(timeout=120)
         try:
-            link = sandbox.execute("readlink /proc/self/ns/pid", timeout=60).stdout.strip()
-            kill(namespace_members(link))
+            kill(members(sandbox))
             with self.ledger.perhaps(SandboxLost):
                 sandbox.execute("true", timeout=20)
                 ensure(False, "a dead sandbox answered")
@@ -341,8 +337,7 @@ class Lender(Actor):
     def fault_spare_killed(self) -> None:
         for sandbox in tuple(self.pool._idle):
             with self.ledger.perhaps(SandboxLost):
-                link = sandbox.execute("readlink /proc/self/ns/pid", timeout=60).stdout.strip()
-                kill(namespace_members(link))
+                kill(members(sandbox))
                 # Its backend may hear of it a moment after the kernel.
                 ensure(
                     eventually(lambda dead=sandbox: not dead.is_alive(), 60), "a dead spare lives"
