@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import gymnasium as gym
 
+from rock_gym.envs.misuse import ResetNeeded
 from rock_gym.envs.vector_slots import UNUSABLE
 from rock_gym.errors import RockGymError
 from rock_gym.gem import catalog
@@ -117,7 +118,7 @@ class Episode:
             RockGymError: If it cannot be taken; the episode is over then and counts for nothing.
         """
         if self._over:
-            raise gym.error.ResetNeeded("no episode is under way: call reset first")
+            raise ResetNeeded("no episode is under way: call reset first")
         self._over = True
         turn = self._persist(lambda: self._take(action), self._again)
         self._actions.append(action)
