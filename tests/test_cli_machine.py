@@ -128,8 +128,7 @@ class TestImagesOfAnEngine:
         file.write_text("FROM nowhere/at-all:1\nNONSENSE\n")
         result = run("image", "build", "file", str(file), there)
         assert result.exit_code == 1
-        assert len(result.stderr.strip().splitlines()[-1:]) == 1
-        assert "Traceback" not in result.stderr
+        assert result.stderr.splitlines()[-1].startswith("Error: the Dockerfile cannot be built")
 
     @pytest.mark.parametrize("words", [("rm",), ("export", "out")])
     def test_one_that_is_not_there(self, backend: str, words: tuple[str, ...]) -> None:

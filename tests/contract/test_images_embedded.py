@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rock_gym import Sandbox
-from rock_gym.errors import ImageError, ImageNotFound, SpecError
+from rock_gym.errors import ImageError, ImageNotFound, SandboxClosed, SpecError
 from rock_gym.images import Store
 from rock_gym.images.archive import import_image
 from rock_gym.images.export import export_image
@@ -221,7 +221,7 @@ def test_a_commit_of_a_bottomless_tree(run: Callable[..., Sandbox]) -> None:
 def test_a_commit_that_the_end_of_the_sandbox_interrupts(run: Callable[..., Sandbox]) -> None:
     sandbox = run()
     sandbox.stop()
-    with pytest.raises(Exception, match="stopped"):
+    with pytest.raises(SandboxClosed, match="stopped"):
         sandbox.commit("late")
     with pytest.raises(ImageNotFound):
         Store().get("late")

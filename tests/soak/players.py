@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
 from rock_gym import GemEnv, SandboxPool
 from rock_gym.envs import ResetNeeded, SandboxVectorEnv
 from rock_gym.errors import (
@@ -131,7 +133,7 @@ class Player(Actor):
             self.begin()
         with self.ledger.refusal("action that is no text", SpecError):
             self.inner.step(self.random.choice((None, 5, b"bytes")))  # type: ignore[arg-type]
-        with self.ledger.refusal("seed that is no number", Exception):
+        with self.ledger.refusal("seed that is no number", gym.error.Error):
             self.inner.reset(seed="one")  # type: ignore[arg-type]
 
     def _own_pid(self) -> int:

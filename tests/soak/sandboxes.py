@@ -140,7 +140,7 @@ class Worker(Actor):
 
     def statistics(self) -> None:
         ensure(self.sandbox.is_alive(), "it lives and says it does not")
-        ensure((self.sandbox.statistics().processes or 1) >= 1, "no processes")
+        ensure(self.sandbox.statistics().processes != 0, "no processes")
         ensure(self.sandbox.status().state == "running", "it runs and says it does not")
 
     def restart(self) -> None:
