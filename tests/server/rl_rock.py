@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.server import isolated
+from tests import isolated
 
 REQUIREMENT = "rl-rock==1.11.0"
 
@@ -18,10 +18,10 @@ def interpreter() -> Path:
     return isolated.interpreter(REQUIREMENT)
 
 
-def run(python: Path, name: str, port: int, *arguments: str) -> Any:
-    """Run a program that uses it against a server; returns what it printed."""
+def run(python: Path, program: Path, port: int, *arguments: str) -> list[str]:
+    """Run a program that uses it against a server; returns the lines that it printed."""
     done = subprocess.run(
-        [python, Path(__file__).with_name(name), *arguments],
+        [python, program, *arguments],
         env={
             **os.environ,
             "ROCK_BASE_URL": f"http://127.0.0.1:{port}",
@@ -32,4 +32,9 @@ def run(python: Path, name: str, port: int, *arguments: str) -> Any:
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout.splitlines()
+
+
+def told(python: Path, name: str, port: int, *arguments: str) -> Any:
+    """What a program beside this one tells as JSON."""
+    return json.loads(run(python, Path(__file__).with_name(name), port, *arguments)[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -33,18 +32,6 @@ def test_curl(server: Server) -> None:
 
 
 def test_rl_rock(server: Server) -> None:
-    done = subprocess.run(
-        [rl_rock.interpreter(), str(EXAMPLES / "http_rl_rock.py")],
-        env={
-            **os.environ,
-            "ROCK_BASE_URL": f"http://127.0.0.1:{server.port}",
-            "ROCK_LOGGING_LEVEL": "ERROR",
-        },
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    lines = done.stdout.splitlines()
+    lines = rl_rock.run(rl_rock.interpreter(), EXAMPLES / "http_rl_rock.py", server.port)
     assert lines[:2] == ["sandbox: hello, exit code 0", "session: 1 in /tmp"]
     assert lines[-1].endswith("reward 1.0")

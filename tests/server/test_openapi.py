@@ -14,8 +14,8 @@ import pytest
 
 from rock_gym.server import create_app
 from rock_gym.server.envelope import JsonRoute
+from tests.isolated import interpreter
 from tests.server.conftest import IMAGE, Server, options_for, run_server
-from tests.server.isolated import interpreter
 
 SCHEMATHESIS = "schemathesis==4.32.5"
 

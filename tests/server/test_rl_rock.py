@@ -44,7 +44,7 @@ def committer(
 def test_it_plays_an_episode_to_its_end(python: Path, server: Server) -> None:
     actions = [f"\\boxed{{{number}}}" for number in (25, 12, 37, 1, 50, 3, 4, 5)]
     wanted = {"env_id": GUESS, "seed": 42, "actions": actions}
-    found = rl_rock.run(python, "rl_rock_play.py", server.port, json.dumps(wanted))
+    found = rl_rock.told(python, "rl_rock_play.py", server.port, json.dumps(wanted))
     client = Client(server.port)
     sandbox_id = client.made(GUESS)
     first = client.gem("reset", sandbox_id=sandbox_id, seed=42).body
@@ -61,7 +61,7 @@ def test_it_plays_an_episode_to_its_end(python: Path, server: Server) -> None:
 def test_it_uses_sandboxes(python: Path, committer: Server, backend: str) -> None:
     tag = f"rock-gym-test/{uuid.uuid4().hex[:8]}:1"
     try:
-        found = rl_rock.run(python, "rl_rock_sandboxes.py", committer.port, tag)
+        found = rl_rock.told(python, "rl_rock_sandboxes.py", committer.port, tag)
     finally:
         if backend == "docker":
             images.remove(backend, tag)

@@ -1,0 +1,54 @@
+"""Programs from PyPI in virtual environments of their own, built once on a machine.
+
+``python -m tests.isolated REQUIREMENT ...`` builds them ahead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def interpreter(requirement: str) -> Path:
+    """Return an interpreter that has a package. Building it takes a minute.
+
+    Args:
+        requirement: Such as ``"rl-rock==1.11.0"``.
+    """
+
+    def install(python: Path) -> None:
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+        subprocess.run([*pip, requirement], check=True)
+
+    return built_once(requirement.replace("==", "-"), install)
+
+
+def built_once(name: str, install: Callable[[Path], None]) -> Path:
+    """Return the interpreter of a virtual environment that all tests on a machine share.
+
+    Args:
+        name: What it is called; another name for what has something else in it.
+        install: Puts into it what it is to have, by its interpreter, unless that was done before.
+    """
+    home = Path(tempfile.gettempdir()) / f"rock-gym-test-{name}-{os.getuid()}"
+    python = home / "bin" / "python"
+    with Path(f"{home}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = home / "complete"
+        if not done.exists():
+            shutil.rmtree(home, ignore_errors=True)
+            subprocess.run([sys.executable, "-m", "venv", home], check=True)
+            install(python)
+            done.touch()
+    return python
+
+
+if __name__ == "__main__":
+    for each in sys.argv[1:]:
+        print(interpreter(each))
