@@ -4,7 +4,8 @@
 
 Blocks of Python share one process, so that sandboxes are started once for a page, and see the names
 of those above them; a README's do not, as people copy one of them. Blocks of ``bash`` run, too;
-those of ``console`` are for commands that need what a test has not, and are only looked up.
+those of ``console`` are for commands that somebody has to end, or that need more than a page has:
+``test_docs.py`` runs them one by one.
 ``ROCK_GYM_DOCS_PORT`` stands for port 8080, and ``ROCK_GYM_DOCS_WITHOUT`` names a backend that is
 not here: what asks for it is left out.
 """

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ CONSOLE = [
     if block.language == "console"
     for line in block.code.splitlines()
 ]
+COMMANDS = sorted({line for line in CONSOLE if line.startswith("rock-gym ")})
+# What ends a conversation.
+TYPED = {"shell": "exit\n", "envs": "q\n"}
+# Those that would get into other tests' way here, or take minutes, and who runs them.
+RUN_ELSEWHERE = {
+    "rock-gym reap": "tests/test_cli_machine.py",
+    "rock-gym image build gem": ".ci/run",
+}
 RUNNABLE = [
     page for page, found in CODE.items() if {b.language for b in found} & {"python", "bash"}
 ]
@@ -87,7 +96,43 @@ def test_its_code_runs(page: Path, backend: str, port: int, tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("backend", ["bubblewrap"], indirect=True)
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line not in RUN_ELSEWHERE])
+def test_its_commands_work(
+    line: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that somebody has to end, and that are not in code that runs."""
+    _, name, *words = line.split()
+    if name == "serve":
+        monkeypatch.chdir(tmp_path)
+        Path("token.txt").write_text("correct-horse")
+        server = run_server(*words, env={"ROCK_GYM_DATA": str(tmp_path)})
+        try:
+            assert server.get("/healthz").status == 200
+        finally:
+            server.end()
+        return
+    done = subprocess.run(
+        [sys.executable, "-m", "rock_gym", name, *words],
+        input=TYPED.get(name, ""),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_every_extra_exists() -> None:
+    """``tests/test_packaging.py`` installs them, and uses what they bring."""
+    named = re.findall(r"pip install '\.\[([\w,]+)\]'", "".join(p.read_text() for p in PAGES))
+    assert "server" in named
+    there = metadata("rock-gym").get_all("Provides-Extra", [])
+    assert {extra for each in named for extra in each.split(",")} <= set(there)
+
+
 def test_every_make_target_exists() -> None:
+    """``.ci/run`` begins with ``make demo``, as a reader would."""
     makefile = (ROOT / "Makefile").read_text()
     targets = [line.split()[1] for line in CONSOLE if line.startswith("make ")]
     assert targets
@@ -96,9 +141,8 @@ def test_every_make_target_exists() -> None:
 
 
 def test_every_command_exists() -> None:
-    commands = [line.split() for line in CONSOLE if line.startswith("rock-gym ")]
-    assert commands
-    for _, *words in commands:
+    assert COMMANDS
+    for _, *words in map(str.split, COMMANDS):
         result = CliRunner().invoke(main, [*words, "--help"])
         assert result.exit_code == 0, result.output
 
