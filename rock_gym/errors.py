@@ -201,7 +201,10 @@ class CassetteError(RockGymError):
 
 
 class EnvError(RockGymError):
-    """Raised when GEM itself raised inside make, reset or step; ``output`` is its traceback."""
+    """Raised when GEM raised inside make, reset or step, or its process ended.
+
+    ``output`` is the traceback, where one was left.
+    """
 
 
 class StepTimeout(RockGymError, TimeoutError):

@@ -64,7 +64,7 @@ def main() -> int:
     text = PAGE.read_text()
     made = renewed(text, json.loads(SPEEDS.read_text()))
     if options.check and made != text:
-        print(f"{PAGE} is not current: run python {' '.join(sys.argv[:1])}", file=sys.stderr)
+        print(f"{PAGE} is not current: run python -m scripts.env_table", file=sys.stderr)
         return 1
     if not options.check:
         PAGE.write_text(made)
