@@ -288,19 +288,20 @@ def test_a_process_of_a_batch_that_ends_between_calls(pool: SandboxPool, run: Ru
     async def main() -> None:
         async with batch(pool) as (served, envs, way):
             await guessed(served)
-            heard, count = way._heard, 0
+            heard, count, once = way._heard, 0, asyncio.Event()
 
             def counted(envs: SandboxVectorEnv) -> None:
                 nonlocal count
                 count += 1
+                once.set()
                 heard(envs)
 
             loop = asyncio.get_running_loop()
             loop.add_reader(envs.fileno(), counted, envs)
             os.kill(pid_here(envs.envs[0]), signal.SIGKILL)
-            while not count:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.05)
+            await asyncio.wait_for(once.wait(), 30)
+            for _ in range(100):  # in each of which the loop would hear it again
+                await asyncio.sleep(0)
             assert count == 1
             turn = await guessed(served, 2)
             assert turn["info"]["fault"] == ["env_error", None]
