@@ -61,11 +61,12 @@ class Turns:
         now = time.monotonic()
         if now >= self.due_s:
             self._expire(now)
+        self._drain()
+
+    def _drain(self) -> None:
         # More comes while some is taken in, and to be told of it costs as much as to look.
         while numbers := self._poller.wait(0):
             self._advance(numbers)
-        # An episode that is over may be followed by the next at once.
-        self._poller.flush()
 
     def _note(self, number: int, slot: Slot, has_row: bool) -> None:
         if has_row:
@@ -103,6 +104,7 @@ class Turns:
 
     def _expire(self, now: float) -> None:
         """End what has outlived its limit. The deadline kept is never later than any of theirs."""
+        self._drain()  # who has answered is not late because nobody looked
         self.due_s = math.inf
         for number, slot in enumerate(self._slots):
             if slot.pending:

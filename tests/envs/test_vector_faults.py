@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -175,6 +176,23 @@ class TestOthers:
             seen = infos["env_id"].tolist()
             if FAULTY in seen:
                 assert infos["fault"][seen.index(FAULTY)] == "step_timeout"
+
+    @pytest.mark.parametrize("look", ["recv", "take_in"])
+    def test_who_has_answered_is_not_late_because_nobody_looked(
+        self, vector: Callable[..., SandboxVectorEnv], look: str
+    ) -> None:
+        envs = vector(num_envs=1, step_timeout=0.2)
+        envs.reset(seed=1)
+        turn = envs.begin_step(["go"])
+        select.select([envs], [], [])
+        while time.monotonic() < envs.due_s:
+            time.sleep(0.01)
+        if look == "recv":
+            *_, infos = envs.recv()
+        else:
+            envs.take_in()
+            *_, infos = turn.take()
+        assert "fault" not in infos
 
     def test_neighbours_in_a_lost_sandbox_are_lost_and_others_not(
         self, vector: Callable[..., SandboxVectorEnv]
