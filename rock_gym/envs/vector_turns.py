@@ -87,7 +87,9 @@ class Turns:
             soonest = min(end, self.due_s)
             self._advance(wait(None if soonest == math.inf else soonest - now))
             if now >= end:
-                return
+                break
+        # An episode that is over may be followed by the next at once.
+        self._poller.flush()
 
     def _advance(self, numbers: Iterable[int]) -> None:
         """Take in the answers of environments that may have some."""

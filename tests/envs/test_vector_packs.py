@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,18 @@ def test_a_process_that_is_killed_meanwhile(vector: Callable[..., SandboxVectorE
     *_, infos = envs.recv()
     assert infos["env_id"].tolist() == list(SECOND)
     assert infos["fault"].tolist() == ["env_error"] * 2
+
+
+def test_the_next_episode_begins_while_nobody_waits(
+    vector: Callable[..., SandboxVectorEnv],
+) -> None:
+    envs = vector(num_envs=TOGETHER, autoreset_mode="SameStep")
+    envs.reset(seed=1)
+    envs.send(["end", "go", "go"])
+    assert envs.recv(min_envs=2)[-1]["env_id"].tolist() == [1, 2]
+    assert select.select([envs], [], [], 30)[0]
+    obs, *_ = envs.recv(min_envs=1)
+    assert obs[0].startswith("hello")
 
 
 def test_those_before_a_slow_one_are_answered_first(
