@@ -211,6 +211,8 @@ class Pack:
         return numbers
 
     def _distribute(self, answers: Sequence[wire.Answer], numbers: list[int]) -> None:
+        if not answers:  # of these a process could send more than can ever be taken in
+            raise wire.WireError("a message of answers came without any")
         owed = self._owed
         for answer in answers:
             if not owed:

@@ -178,7 +178,8 @@ def test_what_is_too_large_is_its_own_fault(vector: Callable[..., SandboxVectorE
     [
         b"\xff\xff\xff\xff",
         bytes(wire.encode(wire.Hello())),
-        bytes(wire.encode(wire.Answers([]))) * 2 + b"\x00\x00\x00\x01\xc1",
+        b"\x00\x00\x00\x01\xc1",
+        bytes(wire.encode(wire.Answers([]))),
         bytes(wire.encode(wire.Answers([wire.Observed("a reset", wire.tidy_info({}))]))),
         bytes(wire.encode(wire.Answers([wire.Failed("env_error", "x")] * (TOGETHER + 1)))),
     ],
