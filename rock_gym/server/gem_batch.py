@@ -57,8 +57,7 @@ class OnLoop:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._listening = False
-        self._turn: Turn | None = None
-        self._there: asyncio.Future[None] | None = None
+        self._waiting: tuple[Turn, asyncio.Future[None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = math.inf
 
@@ -69,22 +68,27 @@ class OnLoop:
             self._listening = True
         turn = begin(envs)
         if not turn.is_there():
-            self._turn, self._there = turn, self._loop.create_future()
+            there = self._loop.create_future()
+            self._waiting = turn, there
             self._keep_time(envs)
-            await self._there
+            try:
+                await there
+            finally:
+                self._waiting = None
         return finish(turn.take())
 
     def _heard(self, envs: SandboxVectorEnv) -> None:
-        there, turn = self._there, self._turn
-        try:
+        waiting = self._waiting
+        if waiting is None or waiting[1].done():
             envs.take_in()
-        except Exception as error:  # raised again by who waits for it
-            if there is not None and not there.done():
+        else:
+            turn, there = waiting
+            try:
+                envs.take_in()
+            except Exception as error:  # raised again by who waits for it
                 there.set_exception(error)
-            return
-        if turn is not None and there is not None and turn.is_there():
-            self._turn = self._there = None
-            if not there.done():
+                return
+            if turn.is_there():
                 there.set_result(None)
         self._keep_time(envs)
 

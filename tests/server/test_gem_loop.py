@@ -312,6 +312,57 @@ def test_a_process_of_a_batch_that_ends_between_calls(pool: SandboxPool, run: Ru
     run(main())
 
 
+def test_a_call_to_a_batch_that_is_given_up(pool: SandboxPool, run: Run) -> None:
+    """Its answers are nobody's, and a reset begins anew."""
+
+    async def main() -> None:
+        async with batch(pool) as (served, envs, _):
+            first = await served.reset(1, None)
+            os.kill(pid_here(envs.envs[1]), signal.SIGSTOP)
+            step = asyncio.ensure_future(guessed(served))
+            await asyncio.sleep(0)
+            step.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await step
+            os.kill(pid_here(envs.envs[1]), signal.SIGCONT)
+            assert not served.busy
+            with pytest.raises(ResetNeeded):
+                await guessed(served)
+            assert await served.reset(1, None) == first
+            assert all("turn 1" in text for text in (await guessed(served))["observation"])
+
+    if pool.backend != "bubblewrap":
+        pytest.skip("containers: the process's id here is not known")
+    run(main())
+
+
+def test_what_breaks_while_a_batch_is_taken_in(
+    pool: SandboxPool, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is raised by the call that waits; while none does, it is told all the same."""
+
+    async def main() -> None:
+        told: list[dict[str, Any]] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        async with batch(pool) as (served, envs, way):
+
+            def broken() -> None:
+                raise ValueError("broken")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(envs, "take_in", broken)
+                with pytest.raises(ValueError, match="broken"):
+                    await guessed(served)
+                loop.call_soon(way._heard, envs)
+                while not told:
+                    await asyncio.sleep(0.01)
+            assert str(told[0]["exception"]) == "broken"
+            assert await served.reset(1, None)
+
+    run(main())
+
+
 def pid_here(env: Any) -> int:
     assert env.worker is not None
     assert env.worker.pid is not None
