@@ -7,7 +7,7 @@ A file for ``--agent_func_path``::
     AgentExecutor = executor("gem-game/GuessTheNumber-easy-v0")
 
 A row's label is the seed, which says which episode it is, so that all samples of a prompt play the
-same one. Its prompt goes before the first observation.
+same one; without labels each draws one. Its prompt goes before the first observation.
 """
 
 from __future__ import annotations
@@ -74,4 +74,4 @@ def executor(
 
 
 def _seed(label: Any) -> int | None:
-    return int(label) if str(label).isdecimal() else None
+    return None if label in (None, "") else int(label)

@@ -265,6 +265,14 @@ def test_what_verl_forgets_is_closed(backend: str) -> None:
     assert asyncio.run(play()) == ["c"]
 
 
+def test_a_label_of_openrlhf_that_is_no_seed(backend: str) -> None:
+    """Rather than another episode for each sample of a prompt."""
+    from rock_gym.adapters.openrlhf import executor
+
+    with pytest.raises(ValueError, match="the answer"):
+        asyncio.run(executor(GUESS)().execute("prompt", "the answer", lambda text: "x"))
+
+
 def test_gem_s_face_is_spawned_where_it_is(backend: str) -> None:
     told = gem_face("spawn", env_id=GUESS, seed=SEED, moves=MOVES, options={})
     assert told["same"]
