@@ -8,9 +8,9 @@
 ``adapters.gem``         a ``gem.Env``, for ROLL, Oat and whatever else calls ``gem.make``
 ======================== ===========================================================
 
-Each imports its trainer, which has to be installed, and nothing else does. All of them play by
-``Episode``: a fault of the machinery is played over, and where that does not help it is raised. It
-is never a reward, and never an observation.
+Each but TRL's imports its trainer, which has to be installed, and nothing else does. All of them
+play by ``Episode``: a fault of the machinery is played over, and where that does not help it is
+raised. It is never a reward, and never an observation.
 """
 
 from rock_gym.adapters.episode import Episode, Turn, first_observations

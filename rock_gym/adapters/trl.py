@@ -1,4 +1,4 @@
-r"""Environments for ``GRPOTrainer(environment_factory=...)`` of TRL.
+"""Environments for ``GRPOTrainer(environment_factory=...)`` of TRL.
 
 ::
 
