@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -10,9 +11,18 @@ from collections.abc import Callable
 from rock_gym.gem.packs import PackedWorker
 from rock_gym.gem.worker import EnvWorker
 
-__all__ = ["Lease", "Leases"]
+__all__ = ["Lease", "Leases", "at_once"]
 
 Worker = EnvWorker | PackedWorker
+
+
+def at_once(seats: int) -> int:
+    """Return how many may lease at once: as many as fill the sandboxes that should start at once.
+
+    Args:
+        seats: How many share a sandbox.
+    """
+    return seats * max(4, 2 * (os.cpu_count() or 1))
 
 
 class Lease:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from rock_gym.envs.arguments import check_count, check_timeout
 from rock_gym.envs.gem_env import GemEnv
 from rock_gym.envs.vector_arguments import pick_ids
 from rock_gym.envs.vector_gem import GemPlayer
-from rock_gym.envs.vector_leases import Leases
+from rock_gym.envs.vector_leases import Leases, at_once
 from rock_gym.envs.vector_packs import Crew, PackedPlayer
 from rock_gym.envs.vector_poller import Poller
 from rock_gym.envs.vector_slots import Player
@@ -79,8 +78,7 @@ def cast_gem(
     reset_s = check_timeout("reset_timeout", kwargs.get("reset_timeout", _RESET_TIMEOUT_S))
     check_count("envs_per_process", envs_per_process)
     seats = min(seats_per_sandbox(name, kwargs.get("envs_per_sandbox")) for name in ids)
-    # As many as fill so many sandboxes as should start at once may lease at the same time.
-    leases = Leases(min(len(ids), seats * max(4, 2 * (os.cpu_count() or 1))))
+    leases = Leases(min(len(ids), at_once(seats)))
     players: list[Player] = []
     if envs_per_process > 1:
         _check_packing(envs_per_process, seats, speculate)

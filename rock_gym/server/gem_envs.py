@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from rock_gym.envs.arguments import check_directories
 from rock_gym.envs.gem_env import GemEnv
 from rock_gym.envs.vector_env import SandboxVectorEnv
-from rock_gym.envs.vector_leases import Leases
+from rock_gym.envs.vector_leases import Leases, at_once
 from rock_gym.errors import SpecError
 from rock_gym.gem import catalog
 from rock_gym.gem.worker import choose_backend, seats_per_sandbox
@@ -52,8 +51,7 @@ class GemEnvs:
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._listener: LoopListener | None = None
-        # As many as fill so many sandboxes as should start at once.
-        self._leases = Leases(catalog.SHARED * max(4, 2 * (os.cpu_count() or 1)))
+        self._leases = Leases(at_once(catalog.SHARED))
         self._numbers = itertools.count()
         self._pools: OrderedDict[SandboxSpec, SandboxPool] = OrderedDict()
         self._pool_lock = threading.Lock()
