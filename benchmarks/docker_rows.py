@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.table import Samples, row, take_turns, timed
 from rock_gym import Sandbox, SandboxPool
-from rock_gym.gem.worker import with_guest
+from rock_gym.gem.places import with_guest
 from rock_gym.spec import SandboxSpec
 
 IMAGE = "python:3.11"

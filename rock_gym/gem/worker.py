@@ -18,7 +18,7 @@ from rock_gym.gem.channel import EnvChannel
 from rock_gym.gem.config import EnvConfig
 from rock_gym.gem.guests import close_in_children
 from rock_gym.gem.leasing import Pool, Seat, lease_seat
-from rock_gym.gem.places import choose_backend, python_for, seats_per_sandbox, with_guest
+from rock_gym.gem.places import python_for, seats_per_sandbox
 from rock_gym.gem.replies import (
     ResetReply,
     StepReply,
@@ -38,11 +38,7 @@ __all__ = [
     "EnvWorker",
     "ResetReply",
     "StepReply",
-    "choose_backend",
     "lease_worker",
-    "python_for",
-    "seats_per_sandbox",
-    "with_guest",
 ]
 
 _SEND_S = 30.0

@@ -15,7 +15,7 @@ from rock_gym.envs.vector_env import SandboxVectorEnv
 from rock_gym.envs.vector_leases import Leases, at_once
 from rock_gym.errors import SpecError
 from rock_gym.gem import catalog
-from rock_gym.gem.worker import choose_backend, seats_per_sandbox
+from rock_gym.gem.places import choose_backend, seats_per_sandbox
 from rock_gym.pool import SandboxPool
 from rock_gym.server.failures import Refused
 from rock_gym.server.gem_batch import BatchEnv, InThreads, OnLoop

@@ -28,7 +28,8 @@ from rock_gym.errors import (
     StartFailed,
     StepTimeout,
 )
-from rock_gym.gem.worker import EnvConfig, lease_worker, with_guest
+from rock_gym.gem.places import with_guest
+from rock_gym.gem.worker import EnvConfig, lease_worker
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import Owner, containers_of, eventually, members, within
 

@@ -9,7 +9,7 @@ import pytest
 
 from rock_gym import SandboxPool
 from rock_gym.envs import gem_env
-from rock_gym.gem.worker import with_guest
+from rock_gym.gem.places import with_guest
 from rock_gym.spec import SandboxSpec
 from tests.envs.fakes import Leases
 from tests.envs.obedient import OBEDIENT

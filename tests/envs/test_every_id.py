@@ -17,7 +17,7 @@ import rock_gym
 from rock_gym import SandboxPool
 from rock_gym.errors import EnvUnavailable
 from rock_gym.gem import catalog
-from rock_gym.gem.worker import with_guest
+from rock_gym.gem.places import with_guest
 from rock_gym.spec import SandboxSpec
 from tests.conftest import BACKENDS
 

@@ -23,7 +23,7 @@ from rock_gym.errors import (
     SpecError,
     StepTimeout,
 )
-from rock_gym.gem.worker import with_guest
+from rock_gym.gem.places import with_guest
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import members, within
 from tests.gem.local import pid_of

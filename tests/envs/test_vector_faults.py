@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 from rock_gym import SandboxPool
 from rock_gym.envs import SandboxVectorEnv
 from rock_gym.errors import EnvError, PoolExhausted, SandboxLost
-from rock_gym.gem.worker import with_guest
+from rock_gym.gem.places import with_guest
 from rock_gym.spec import SandboxSpec
 from tests.contract.support import eventually, members, wait_gone
 from tests.envs.obedient import kill, make_vector, pid_of

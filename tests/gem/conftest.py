@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from rock_gym.gem.worker import EnvConfig, EnvWorker, lease_worker, with_guest
+from rock_gym.gem.places import with_guest
+from rock_gym.gem.worker import EnvConfig, EnvWorker, lease_worker
 from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
 from tests.conftest import BACKENDS, required, why_unusable

@@ -17,7 +17,8 @@ import pytest
 from rock_gym.errors import EnvUnavailable
 from rock_gym.gem import interpreter
 from rock_gym.gem.interpreter import find_guest_python, guest_environment, install
-from rock_gym.gem.worker import EnvConfig, lease_worker, with_guest
+from rock_gym.gem.places import with_guest
+from rock_gym.gem.worker import EnvConfig, lease_worker
 from rock_gym.pool import SandboxPool
 from rock_gym.spec import SandboxSpec
 from tests.gem.local import STUB, LocalPool

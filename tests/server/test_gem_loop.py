@@ -17,7 +17,7 @@ from rock_gym.envs import GemEnv, SandboxVectorEnv
 from rock_gym.envs.misuse import EnvClosed, ResetNeeded
 from rock_gym.envs.vector_leases import Leases
 from rock_gym.errors import EnvError, SandboxLost
-from rock_gym.gem.worker import choose_backend
+from rock_gym.gem.places import choose_backend
 from rock_gym.server.failures import Refused
 from rock_gym.server.gem_batch import BatchEnv, OnLoop
 from rock_gym.server.gem_entry import GemEntry

@@ -20,7 +20,7 @@ from rock_gym.errors import (
     StepTimeout,
     WireError,
 )
-from rock_gym.gem.worker import with_guest
+from rock_gym.gem.places import with_guest
 from rock_gym.spec import SandboxSpec
 from rock_gym.wrappers import Chaos, VectorChaos
 from tests.contract.support import members, wait_gone
