@@ -69,7 +69,7 @@ def main(settings: Mapping[str, Any]) -> NoReturn:
         _prctl(_PR_SET_DUMPABLE, 0)
         _prepare(run_dir, settings.get("cache"))
         _import_gem()
-    except BaseException as error:
+    except BaseException as error:  # a boundary: the host is told, and this process ends
         reason = explain("GEM", {}, error) or f"{type(error).__name__}: {error}"
         control.send(wire.Refused(reason, _traceback()))
         os._exit(1)

@@ -71,7 +71,7 @@ for name in [*names, "nltk.corpus", "english_words", "pandas", "datasets"]:
     try:
         importlib.import_module(name)
     except Exception:
-        pass
+        pass  # of what is not installed, there is nothing to compile
 """
 
 # Packages whose bytecode tells whether the installer compiled the rest too.

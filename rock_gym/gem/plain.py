@@ -99,7 +99,7 @@ class _Plain:
 def _described(value: object) -> str:
     try:
         return _text(repr(value)[:_MAX_REPR])
-    except Exception:
+    except Exception:  # whatever the object's own text raises
         return f"<{type(value).__name__}>"
 
 
