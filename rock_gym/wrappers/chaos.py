@@ -98,6 +98,7 @@ class Chaos(gym.Wrapper[Any, Any, Any, Any]):
         if error is not None:
             self._over = True
             raise error
+        self._playing = False  # if it raises: real faults end episodes, too
         obs, reward, terminated, truncated, info = self.env.step(action)
         self._playing = not (terminated or truncated)
         return obs, reward, terminated, truncated, info

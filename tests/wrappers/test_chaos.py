@@ -48,6 +48,29 @@ def test_only_the_kinds_that_are_asked_for() -> None:
     assert set(story(7, kinds=("step_timeout",))[0]) == {"step", "StepTimeout"}
 
 
+def test_no_fault_is_made_up_after_a_real_one() -> None:
+    """What a real one has ended is over until the next reset."""
+
+    class Failing(CartPoleEnv):
+        def step(self, action: Any) -> Any:
+            raise ZeroDivisionError
+
+    def lived_through(seed: int) -> list[type[Exception]]:
+        env = Chaos(Failing(), seed=seed, step_rate=0.5, reset_rate=0.0)
+        env.reset()
+        seen: list[type[Exception]] = []
+        for _ in range(6):
+            with pytest.raises((ZeroDivisionError, RockGymError)) as caught:
+                env.step(0)
+            seen.append(caught.type)
+        return seen
+
+    stories = [lived_through(seed) for seed in range(10)]
+    real = [story for story in stories if story[0] is ZeroDivisionError]
+    assert real
+    assert all(set(story) == {ZeroDivisionError} for story in real)
+
+
 def test_after_a_fault_only_a_reset_helps() -> None:
     env = Chaos(CartPoleEnv(), step_rate=1.0, reset_rate=0.0)
     env.reset()
