@@ -8,14 +8,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from rock_gym.backends.bubblewrap import find_bwrap
-from rock_gym.doctor import inside
 from rock_gym.doctor.checks import Check, install
+from rock_gym.doctor.inside import examine_inside
 from rock_gym.errors import BackendUnavailable, RockGymError
-from rock_gym.sandbox import Sandbox
 
 PART = "embedded"
 
@@ -64,27 +62,16 @@ def examine_embedded() -> list[Check]:
 
 
 def _examine_sandbox() -> list[Check]:
-    begin = time.perf_counter()
     try:
-        with Sandbox.start(
-            backend="bubblewrap", memory=inside.MEMORY, pids=inside.PIDS, disk=inside.DISK
-        ) as sandbox:
-            sandbox.execute(["true"], check=True)
-            took_ms = (time.perf_counter() - begin) * 1000
-            started = Check(PART, "sandbox", "ok", f"answers {took_ms:.0f} ms after its start")
-            return [
-                started,
-                *inside.examine_walls(PART, sandbox),
-                *inside.examine_limits(PART, sandbox, _limit_fixes()),
-                _examine_images(),
-            ]
+        found = examine_inside(PART, "bubblewrap", _limit_fixes())
     except RockGymError as error:
         # What it says of remedies for all machines is said here of this one.
         reason = error.message.partition(". Remedies")[0]
         return [Check(PART, "sandbox", "missing", reason), *_what_is_in_the_way()]
+    return [*found, _examine_images()]
 
 
-def _limit_fixes() -> dict[str, str | None]:
+def _limit_fixes() -> dict[str, str]:
     with open("/proc/self/cgroup") as file:
         versions = {line.split(":", 1)[0] for line in file}
     fix = _DELEGATED if versions == {"0"} else _ROOT_OR_V2

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping
 
 from rock_gym.doctor.checks import Check
-from rock_gym.errors import CommandTimeout, RockGymError
+from rock_gym.errors import CommandTimeout
 from rock_gym.sandbox import Sandbox
 
-MEMORY, PIDS, DISK = "64m", 40, "16m"
+_MEMORY, _PIDS, _DISK = "64m", 40, "16m"
 
 _NAMESPACES = ("user", "mnt", "pid", "ipc", "uts", "net", "cgroup")
 # What would tell about the machine, and what would change it.
@@ -35,13 +37,34 @@ cat /proc/net/route /proc/net/ipv6_route 2>/dev/null | while read -r first rest;
     case "$first ${{rest##* }}" in Iface*|*" lo") ;; *) echo "route $first";; esac
 done
 """
-_FORKS = f"n=0; while [ $n -lt {2 * PIDS} ]; do sleep 5 & n=$((n+1)); done"
+_FORKS = f"n=0; while [ $n -lt {2 * _PIDS} ]; do sleep 5 & n=$((n+1)); done"
 _CALL_S = 10.0
 _FORK_S = 4.0
 
 
-def examine_walls(part: str, sandbox: Sandbox) -> list[Check]:
-    """Look at what stands between a sandbox and the machine."""
+def examine_inside(part: str, backend: str, fixes: Mapping[str, str]) -> list[Check]:
+    """Start a sandbox, look at what stands between it and the machine, and run into its limits.
+
+    Args:
+        part: What the items belong to.
+        backend: What starts it.
+        fixes: What to do where a limit does not hold as it should, by the name of the limit.
+
+    Raises:
+        RockGymError: If it does not start, or does not answer.
+    """
+    begin = time.perf_counter()
+    with Sandbox.start(backend=backend, memory=_MEMORY, pids=_PIDS, disk=_DISK) as sandbox:
+        sandbox.execute(["true"], check=True)
+        took_ms = (time.perf_counter() - begin) * 1000
+        return [
+            Check(part, "sandbox", "ok", f"answers {took_ms:.0f} ms after its start"),
+            *_walls(part, sandbox),
+            *_limits(part, sandbox, fixes),
+        ]
+
+
+def _walls(part: str, sandbox: Sandbox) -> list[Check]:
     lines = sandbox.execute(["/bin/sh", "-c", _LOOK], timeout=_CALL_S).stdout.splitlines()
     words = [line.split() for line in lines]
     links = {each[1]: each[2] for each in words if each[0] == "ns" and len(each) == 3}
@@ -108,14 +131,7 @@ def _network(part: str, leads_out: bool) -> Check:
     return Check(part, "network", "ok", "none but its own loopback")
 
 
-def examine_limits(part: str, sandbox: Sandbox, fixes: dict[str, str | None]) -> list[Check]:
-    """Run into each limit, and see whether it holds.
-
-    Args:
-        part: What the items belong to.
-        sandbox: One with the limits MEMORY, PIDS and, where files can be limited, DISK.
-        fixes: What to do where a limit does not hold as it should, by the name of the limit.
-    """
+def _limits(part: str, sandbox: Sandbox, fixes: Mapping[str, str]) -> list[Check]:
     holds = sandbox.capabilities
     return [
         _limit(part, "memory", holds.memory, _memory_held(sandbox), fixes),
@@ -125,7 +141,7 @@ def examine_limits(part: str, sandbox: Sandbox, fixes: dict[str, str | None]) ->
     ]
 
 
-def _limit(part: str, name: str, how: str, held: bool, fixes: dict[str, str | None]) -> Check:
+def _limit(part: str, name: str, how: str, held: bool, fixes: Mapping[str, str]) -> Check:
     title = f"limit of {name}"
     if not held:
         told = f"said to be held by {how}, and is not" if how != "none" else "nobody holds it"
@@ -150,10 +166,5 @@ def _pids_held(sandbox: Sandbox) -> bool:
 
 
 def _disk_held(sandbox: Sandbox) -> bool:
-    if sandbox.spec.resources.disk_bytes is None:
-        return sandbox.capabilities.disk == "quota"
     fill = "head -c 40000000 /dev/zero >fills-the-disk; code=$?; rm -f fills-the-disk; exit $code"
-    try:
-        return sandbox.execute(["/bin/sh", "-c", fill], timeout=_CALL_S).exit_code != 0
-    except RockGymError:
-        return False
+    return sandbox.execute(["/bin/sh", "-c", fill], timeout=_CALL_S).exit_code != 0

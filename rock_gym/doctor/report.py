@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rock_gym.doctor.checks import Check, Report
+from rock_gym.doctor.checks import Report
 from rock_gym.doctor.embedded import examine_embedded
 from rock_gym.doctor.engine import examine_docker
 from rock_gym.doctor.guest import examine_gem
@@ -19,6 +19,3 @@ def examine() -> Report:
         if any(check.name == "sandbox" and check.state == "ok" for check in part)
     ]
     return Report(works[0] if works else None, tuple(checks))
-
-
-__all__ = ["Check", "Report", "examine"]
