@@ -79,6 +79,10 @@ def _walls(part: str, sandbox: Sandbox) -> list[Check]:
 
 
 def _namespaces(part: str, links: dict[str, str]) -> Check:
+    unseen = [name for name in _NAMESPACES if name not in links]
+    if unseen:
+        told = f"cannot be seen from inside: {', '.join(unseen)}"
+        return Check(part, "namespaces", "missing", told)
     shared = [
         name for name in _NAMESPACES if links.get(name) == os.readlink(f"/proc/self/ns/{name}")
     ]
