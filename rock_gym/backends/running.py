@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
+
+from rock_gym.backends.figures import read_text
 
 __all__ = ["Running", "list_running"]
 
@@ -54,11 +55,9 @@ class _Process:
         self.words: list[str] = []
         self.parent, self.started, self.memory_bytes, self.namespace = 0, 0.0, 0, ""
         try:
-            self.words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[:-1]
+            self.words = read_text(f"/proc/{pid}/cmdline").split("\0")[:-1]
             # Behind the name, which may hold anything: the state, the parent, and much more.
-            fields = (
-                Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-            )
+            fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
             self.parent = int(fields[1])
             self.started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
             self.memory_bytes = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
