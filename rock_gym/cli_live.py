@@ -48,16 +48,15 @@ class Board:
     def __rich__(self) -> Table:
         """Draw it. Called by another thread, whenever the terminal is to show it anew."""
         from rich.markup import escape
-        from rich.table import Table
+        from rich.table import Column, Table
 
-        table = Table("env", "episode", "seed", "turn", "return", "last move", box=None)
-        for column, width in (("env", 4), ("last move", _MOVE)):
-            next(each for each in table.columns if each.header == column).min_width = width
+        env, move = Column("env", min_width=4), Column("last move", min_width=_MOVE)
+        table = Table(env, "episode", "seed", "turn", "return", move, box=None)
         rows = sorted(self._playing.items())
         for slot, (episode, action) in rows[:_ROWS]:
-            move = " ".join(harmless(action).split())[:_MOVE]
+            last = " ".join(harmless(action).split())[:_MOVE]
             shown = (slot, episode.episode, episode.seed, episode.steps, f"{episode.total:+.2f}")
-            table.add_row(*map(str, shown), f"[dim]{escape(episode.end or move)}[/dim]")
+            table.add_row(*map(str, shown), f"[dim]{escape(episode.end or last)}[/dim]")
         hidden = f", {len(rows) - _ROWS} more at play" if len(rows) > _ROWS else ""
         table.caption = f"{self._tell()}{hidden}"
         table.caption_justify = "left"
