@@ -74,13 +74,14 @@ def run(
     if max_steps is not None:
         options["max_episode_steps"] = max_steps
     seeds = [seed + number for number in range(episodes)]
+    num_envs = min(num_envs, episodes)
     begun_s = perf_counter()
     done: list[Episode] = []
     board = Board(episodes)
     with ExitStack() as stack:
-        env = _make(stack, found, min(num_envs, episodes), record, options)
+        env = _make(stack, found, num_envs, record, options)
         stack.enter_context(screen(board, sys.stderr.isatty()))
-        play = play_one if min(num_envs, episodes) == 1 else play_many
+        play = play_one if num_envs == 1 else play_many
         for episode in play(env, chosen, seeds, board):
             board.end(episode)
             done.append(episode)
