@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rock_gym.backends.docker.images import Images
+    from rock_gym.images import Image
 
 __all__ = ["Keeper", "Kept", "keeper"]
 
@@ -76,24 +77,19 @@ class _Embedded:
     def list(self) -> list[Kept]:
         from rock_gym.images import Store
 
-        return [
-            Kept("bubblewrap", each.name, each.size_bytes, len(each.layers), each.created_s)
-            for each in Store().list()
-        ]
+        return [_kept(each) for each in Store().list()]
 
     def take(self, source: str, name: str, max_bytes: int) -> Kept:
         from rock_gym.images.archive import import_image
 
-        made = import_image(source, name, max_bytes=max_bytes)
-        return Kept("bubblewrap", made.name, made.size_bytes, len(made.layers), made.created_s)
+        return _kept(import_image(source, name, max_bytes=max_bytes))
 
     def pull(
         self, reference: str, name: str | None, max_bytes: int, insecure: bool, progress: Progress
     ) -> Kept:
         from rock_gym.images.pull import pull_image
 
-        made = pull_image(reference, name, max_bytes=max_bytes, tls_verify=not insecure)
-        return Kept("bubblewrap", made.name, made.size_bytes, len(made.layers), made.created_s)
+        return _kept(pull_image(reference, name, max_bytes=max_bytes, tls_verify=not insecure))
 
     def remove(self, name: str) -> None:
         from rock_gym.images import Store
@@ -104,6 +100,10 @@ class _Embedded:
         from rock_gym.images.export import export_image
 
         export_image(name, target)
+
+
+def _kept(image: Image) -> Kept:
+    return Kept("bubblewrap", image.name, image.size_bytes, len(image.layers), image.created_s)
 
 
 class _Engine:
