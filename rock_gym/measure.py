@@ -57,7 +57,7 @@ def measure(backend: str = "auto", num_envs: int = 64, scale: float = 1.0) -> It
         return max(int(count * scale), 3)
 
     yield _times("bare process: true", lambda: subprocess.run(["true"], check=True), often(50))
-    yield _times("fresh sandbox, to its first command", lambda: _use_one(backend), often(20))
+    yield _times("sandbox: start, first command, end", lambda: _use_one(backend), often(20))
     with Sandbox.start(backend=backend) as sandbox:
         yield _times("command: true", lambda: sandbox.execute(["true"]), often(100))
         session = sandbox.create_session()
