@@ -60,7 +60,10 @@ def run_command(
     except SpecError:
         raise
     except RockGymError as error:
-        raise Failed(f"{error}; see what is missing with: rock-gym doctor", _NO_SANDBOX) from error
+        told = str(error)
+        if "rock-gym doctor" not in told:
+            told += "; see what is missing with: rock-gym doctor"
+        raise Failed(told, _NO_SANDBOX) from error
     if as_json:
         print_json(
             {

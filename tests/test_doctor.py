@@ -117,6 +117,15 @@ def test_where_users_may_have_no_namespaces() -> None:
     assert found["embedded namespaces"]["fix"] == "sudo sysctl -w user.max_user_namespaces=65536"
 
 
+def test_where_users_may_have_no_namespaces_exec_sends_them_here_once() -> None:
+    words = [sys.executable, "-m", "rock_gym", "exec", "--backend", "bubblewrap", "true"]
+    done = subprocess.run(
+        without_namespaces(words), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 125
+    assert done.stderr.count("rock-gym doctor") == 1, done.stderr
+
+
 def test_where_no_namespaces_are_to_be_had_docker_is_what_auto_means(backend: str) -> None:
     if backend != "docker":
         pytest.skip("it is about where embedded sandboxes do not work")
