@@ -11,7 +11,7 @@ import click
 from rock_gym.cli_completion import complete_image
 from rock_gym.cli_errors import Failed
 from rock_gym.cli_options import backend_option
-from rock_gym.cli_output import json_option, mib, print_json
+from rock_gym.cli_output import harmless, json_option, mib, print_json
 
 if TYPE_CHECKING:
     from rock_gym.backends.base import CommittedImage
@@ -80,7 +80,7 @@ def build_from(
                 sandbox.execute(command, timeout=None, cwd="/", check=True)
             except CommandFailed as error:
                 said = (error.output or "").strip()[-_LONGEST_OUTPUT:]
-                click.echo(said, err=True)
+                click.echo(harmless(said), err=True)
                 raise Failed(f"{command!r} ended with code {error.exit_code}") from error
         _tell(sandbox.commit(name), as_json)
 

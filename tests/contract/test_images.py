@@ -274,6 +274,11 @@ def test_the_command_line_builds_one_from_another(
     copy = ["--copy", f"{tmp_path / 'tool.txt'}:/opt/tool.txt"]
     failed = CliRunner().invoke(main, [*words, *copy, "--run", "no-such-program"])
     assert (failed.exit_code, "'no-such-program' ended with code 127" in failed.stderr) == (1, True)
+    bell = CliRunner().invoke(main, [*words, "--run", "printf 'ring\\a'; exit 3"])
+    assert bell.stderr.splitlines()[-2:] == [
+        "ring\N{REPLACEMENT CHARACTER}",
+        "Error: \"printf 'ring\\\\a'; exit 3\" ended with code 3",
+    ]
     with pytest.raises(ImageNotFound):
         Sandbox.start(name, backend=backend)
     built = CliRunner().invoke(main, [*words, *copy, "--run", "cat /opt/tool.txt > /etc/made"])
