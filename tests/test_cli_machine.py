@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,47 @@ class TestImagesOfAnEngine:
         result = run("image", command, "rock-gym-test/none:1", *more, "--backend", "docker")
         assert result.exit_code == 3
         assert len(result.output.splitlines()) == 1
+
+
+class Breaking(BaseHTTPRequestHandler):
+    """An engine that breaks off in the middle of an image, as one does that is killed."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.send_response(200)
+        if path.endswith("/get"):
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"8\r\nhalf of ")
+            self.close_connection = True
+            return
+        answer = [] if "/containers/" in path else {"ApiVersion": "1.41", "Size": 9}
+        body = json.dumps(answer).encode()
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def test_an_engine_that_breaks_off_in_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says so, and there is no half of a file."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.server_address[1]}")
+        try:
+            words = ("image", "export", "some:1", str(tmp_path / "out.tar"), "--backend", "docker")
+            result = run(*words)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: 'some:1' cannot be exported to"), result.output
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -251,16 +251,16 @@ class Images:
 
         Raises:
             ImageNotFound: If the engine has no such image.
-            OSError: If the file cannot be written.
+            ImageError: If the engine does not give all of it, or it cannot be written.
         """
         self._engine.inspect_image(name)
         temporary = f"{target}.{os.getpid()}.part"
         try:
-            with self._engine.translated(name):
-                chunks = self._engine.api.get_image(name)
             with open(temporary, "xb") as file:
-                file.writelines(chunks)
+                file.writelines(self._engine.api.get_image(name))
             os.replace(temporary, target)
+        except OSError as error:  # those of docker-py and requests are OSErrors, too
+            raise ImageError(f"{name!r} cannot be exported to {target}: {error}") from error
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
