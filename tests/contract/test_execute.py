@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,6 +193,43 @@ def test_what_stops_itself_at_once_is_a_command_like_others(sandbox: Any) -> Non
         with within(10), pytest.raises(CommandTimeout):
             sandbox.execute("kill -STOP $$", timeout=0.05)
     assert sandbox.execute("echo after").stdout == "after\n"
+
+
+# Has Python run with all descriptors taken that select(2) can tell of, as by hundreds of sandboxes.
+CROWDED = """\
+#!{python}
+import os, sys
+while os.dup(0) < 1023:
+    pass
+for fd in range(3, 1024):
+    os.set_inheritable(fd, True)
+os.execv({python!r}, sys.argv)
+"""
+STOPPING = """
+import json, resource, sys
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+sys.executable = {crowded!r}
+from rock_gym import Sandbox
+from rock_gym.errors import CommandTimeout
+stopped = 0
+with Sandbox.start(backend="bubblewrap") as sandbox:
+    for _ in range(20):
+        try:
+            sandbox.execute("kill -STOP $$", timeout=0.05)
+        except CommandTimeout:
+            stopped += 1
+    print(json.dumps([stopped, sandbox.execute("echo after").stdout]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("backend", ["bubblewrap"], indirect=True)
+def test_what_stops_itself_at_once_where_there_are_many(backend: str, tmp_path: Path) -> None:
+    """What looks after all sandboxes of an owner lives on, however many there are."""
+    crowded = tmp_path / "python"
+    crowded.write_text(CROWDED.format(python=sys.executable))
+    crowded.chmod(0o755)
+    assert run_owner(STOPPING.format(crowded=str(crowded))) == [20, "after\n"]
 
 
 def test_a_child_that_keeps_the_pipe_open_delays_nothing(sandbox: Any) -> None:

@@ -155,9 +155,11 @@ class Joins:
         What it has reported may not have been looked at yet: a program may stop itself at once.
         """
         joined = self.processes.get(pid)
-        if joined is None:
+        if joined is None or joined.has_become:
             return
-        while not joined.has_become and select.select([joined.report], [], [], 0)[0]:
+        poll = select.poll()
+        poll.register(joined.report, select.POLLIN)
+        while not joined.has_become and poll.poll(0):
             self.on_report(joined)
         if not joined.has_become:
             os.kill(pid, signal.SIGKILL)
