@@ -67,8 +67,14 @@ class Engine:
         return found
 
     @contextlib.contextmanager
-    def translated(self, image: str | None = None) -> Iterator[None]:
+    def translated(
+        self, image: str | None = None, refused: str = "the engine refused"
+    ) -> Iterator[None]:
         """Translate errors of docker-py and below into ours.
+
+        Args:
+            image: The image that the request is about.
+            refused: What a refusal by the engine is called.
 
         Raises:
             BackendUnavailable: If the engine does not answer.
@@ -87,9 +93,9 @@ class Engine:
         except docker.errors.NotFound as error:
             if image is not None and "image" in str(error.explanation).lower():
                 raise self.no_image(image) from error
-            raise StartFailed(f"the engine refused: {error.explanation}") from error
+            raise StartFailed(f"{refused}: {error.explanation}") from error
         except docker.errors.APIError as error:
-            raise StartFailed(f"the engine refused: {error.explanation}") from error
+            raise StartFailed(f"{refused}: {error.explanation}") from error
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
             raise self.unavailable(error) from error
 

@@ -174,7 +174,8 @@ class Images:
             seen.append(line)
             progress(line)
 
-        with self._engine.translated():
+        refused = "the Dockerfile cannot be built"
+        with self._engine.translated(refused=refused):
             lines = self._engine.api.build(
                 fileobj=io.BytesIO(dockerfile.encode()),
                 tag=name,
@@ -184,9 +185,7 @@ class Images:
             )
             failed = _follow(lines, note)
         if failed is not None:
-            raise StartFailed(
-                f"the Dockerfile cannot be built: {failed}", output="\n".join(seen[-_KEPT_LINES:])
-            )
+            raise StartFailed(f"{refused}: {failed}", output="\n".join(seen[-_KEPT_LINES:]))
 
     def list(self) -> builtins.list[dict[str, Any]]:
         """Return the images that have a name: that, when they were made, and their sizes."""
