@@ -204,5 +204,8 @@ class LoopEnv:
             return
         if self._player.deadline > time.monotonic():
             self._set_timer()
-        else:
+            return
+        # Timers may go before what has come, and whoever has answered is not late.
+        self._heard()
+        if self._answer is not None and self._player.deadline <= time.monotonic():
             self._settle(self._player.expire())

@@ -374,11 +374,13 @@ class TestRunDirectories:
             assert ours.recv(10) == b"hi\n"
         assert sandbox.create_session().run("echo there").output == "there\n"
 
-    def test_nothing_of_it_is_left(self, start: Any) -> None:
+    def test_nothing_of_it_is_left(
+        self, start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Neither on the host nor, once the first process has come, inside."""
-        before = set(Path(tempfile.gettempdir()).glob("rock-gym-run-*"))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         sandbox = start(run_dir=True)
-        assert set(Path(tempfile.gettempdir()).glob("rock-gym-run-*")) == before
+        assert not list(tmp_path.iterdir())
         assert sandbox.execute("ls -A /run/rock-gym-host").stdout == ""
         assert sandbox.execute("touch /run/rock-gym-host/x").exit_code != 0
 

@@ -72,7 +72,10 @@ class PrivateEngine:
     def stop(self, number: int = signal.SIGKILL) -> None:
         assert self.process is not None
         self.process.send_signal(number)
-        if number != signal.SIGSTOP:
+        if number == signal.SIGSTOP:
+            # Not before its last thread has stopped: they may go on for a while.
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+        else:
             self.process.wait(60)
 
     def clean(self) -> None:
