@@ -67,10 +67,15 @@ def command_line(pid: int) -> str:
         return ""
 
 
+# Mounts that come and go for others: an engine's, named networks, and what mounts itself as soon as
+# anybody looks for traces.
+_MOUNTS_OF_OTHERS = ("/docker/", " /run/netns", " /sys/kernel/tracing ")
+
+
 def host_mounts() -> tuple[str, ...]:
-    """What is mounted on the host, but for an engine's mounts, which come and go for others."""
+    """What is mounted on the host, but for what others have mounted."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return tuple(line for line in lines if "/docker/" not in line)
+    return tuple(line for line in lines if not any(other in line for other in _MOUNTS_OF_OTHERS))
 
 
 def orphans() -> set[int]:
