@@ -12,6 +12,7 @@ PYTHON_ID := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_in
 MADE := $(VENV)/.made-$(PYTHON_ID)
 INSTALLED := $(VENV)/.installed-$(PYTHON_ID)
 INSTALLED_DEV := $(VENV)/.installed-dev-$(PYTHON_ID)
+INSTALLED_BENCH := $(VENV)/.installed-bench-$(PYTHON_ID)
 
 .PHONY: demo test lint bench docs agent system clean
 
@@ -29,8 +30,9 @@ lint: $(INSTALLED_DEV)
 	cd rock_gym/backends/launcher && $(abspath $(BIN))/mypy --strict --allow-any-generics \
 		--explicit-package-bases --config-file= .
 
-bench: system $(INSTALLED)
-	$(BIN)/python benchmarks/run.py
+# Every row of benchmarks/, into RESULTS.md beside them. Peers are installed below .bench/ at first.
+bench: system $(INSTALLED_BENCH)
+	$(BIN)/python benchmarks/run.py --write benchmarks
 
 # The site, in site/. While writing: $(BIN)/mkdocs serve
 docs: $(INSTALLED_DEV)
@@ -68,7 +70,11 @@ $(INSTALLED): pyproject.toml $(MADE)
 
 $(INSTALLED_DEV): pyproject.toml $(MADE)
 	$(PIP) install --editable '.[dev]'
+	@touch $@ $(INSTALLED) $(INSTALLED_BENCH)
+
+$(INSTALLED_BENCH): pyproject.toml $(MADE)
+	$(PIP) install --editable '.[bench]'
 	@touch $@ $(INSTALLED)
 
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -8,15 +8,29 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from benchmarks.table import Samples, row, take_turns, timed
+from benchmarks.docker_cli import IMAGE, DockerCli
+from benchmarks.peers.process import PeerFailed
+from benchmarks.table import (
+    Samples,
+    Side,
+    at_most,
+    compare,
+    faster,
+    of_floor,
+    repeat,
+    row,
+    take_turns,
+    timed,
+)
 from rock_gym import Sandbox, SandboxPool
 from rock_gym.gem.places import with_guest
 from rock_gym.spec import SandboxSpec
 
-IMAGE = "python:3.11"
+CONTAINERS = "a container without a network on each side"
+DOCKER_EXEC = "`docker exec`"
 GAME = "game:GuessTheNumber-v0-hard"
 ACTION = "\\boxed{1}"
 
@@ -56,10 +70,11 @@ class Engine:
 
 @row(
     "docker: fresh sandbox to first command",
+    what="from `Sandbox.start` to the result of `echo`",
+    isolation=CONTAINERS,
     floor="create, start and one exec by the engine's API",
     count=15,
-    bar=1.15,
-    against="ratio",
+    bars=[of_floor(1.15)],
     unit="ms",
 )
 def first_command(count: int) -> Samples:
@@ -83,11 +98,12 @@ def first_command(count: int) -> Samples:
 
 
 @row(
-    "docker: session command",
+    "docker: session command, builtin",
+    what="`session.run('echo hi')`, with its output and exit code",
+    isolation=CONTAINERS,
     floor="one exec by the engine's API",
     count=500,
-    bar=0.4,
-    against="value",
+    bars=[at_most(0.4)],
     unit="ms",
 )
 def session_command(count: int) -> Samples:
@@ -96,10 +112,11 @@ def session_command(count: int) -> Samples:
 
 @row(
     "docker: session command, run_dir=True",
+    what="the same over a socket",
+    isolation=CONTAINERS,
     floor="one exec by the engine's API",
     count=500,
-    bar=0.2,
-    against="value",
+    bars=[at_most(0.2)],
     unit="ms",
 )
 def session_command_over_a_socket(count: int) -> Samples:
@@ -124,20 +141,34 @@ def session_commands(count: int, **options: Any) -> Samples:
 
 
 @row(
-    "docker: `execute` after the first",
+    "docker: `execute`",
+    what="`sandbox.execute(['true'])` after the first, with its true exit code",
+    isolation=CONTAINERS,
+    peers=[DOCKER_EXEC],
     floor="one exec by the engine's API",
-    count=50,
-    bar=0.1,
-    against="ratio",
+    count=200,
+    bars=[faster(20)],
     unit="ms",
 )
 def execute(count: int) -> Samples:
     engine = Engine()
-    with Sandbox.start(IMAGE, backend="docker") as sandbox, engine.container() as container:
-        return take_turns(
-            lambda: timed(lambda: sandbox.execute(["echo", "hi"])),
-            lambda: timed(lambda: engine.execute(container)),
+    with (
+        ExitStack() as stack,
+        Sandbox.start(IMAGE, backend="docker") as sandbox,
+        engine.container() as container,
+    ):
+        peers, missing = {}, {}
+        try:
+            docker = stack.enter_context(DockerCli())
+            peers[DOCKER_EXEC] = Side(repeat(lambda: timed(docker.exec_true)))
+        except PeerFailed as error:
+            missing[DOCKER_EXEC] = str(error)
+        return compare(
             count,
+            Side(repeat(lambda: timed(lambda: sandbox.execute(["true"]))), 5),
+            Side(repeat(lambda: timed(lambda: engine.execute(container)))),
+            peers,
+            missing,
         )
 
 
@@ -173,10 +204,11 @@ def gem_step(count: int, **options: Any) -> Samples:
 
 @row(
     "docker: GEM step",
+    what="`env.step`, over the engine's stream",
+    isolation="ours in a container, the floor in none",
     floor="gem in process",
     count=3000,
-    bar=300,
-    against="value",
+    bars=[at_most(300)],
     unit="us",
 )
 def gem_step_over_the_stream(count: int) -> Samples:
@@ -185,10 +217,11 @@ def gem_step_over_the_stream(count: int) -> Samples:
 
 @row(
     "docker: GEM step, run_dir=True",
+    what="`env.step`, over a socket",
+    isolation="ours in a container, the floor in none",
     floor="gem in process",
     count=3000,
-    bar=80,
-    against="value",
+    bars=[at_most(80)],
     unit="us",
     cpus="one",
 )

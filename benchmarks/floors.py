@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +34,17 @@ def bwrap_flags() -> list[str]:
     return [*flags, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/work"]
 
 
-def bare_bwrap() -> Callable[[], object]:
-    """Return a call that runs ``true`` in bwrap."""
+def _bwrap(*argv: str) -> tuple[list[str], int]:
+    """Return a command, and the descriptor that it has to inherit."""
     program = os.memfd_create("seccomp")
     os.write(program, filter_program())
     os.lseek(program, 0, os.SEEK_SET)
-    command = ["bwrap", *bwrap_flags(), "--seccomp", str(program), "--", "true"]
+    return ["bwrap", *bwrap_flags(), "--seccomp", str(program), "--", *argv], program
+
+
+def bare_bwrap() -> Callable[[], object]:
+    """Return a call that runs ``true`` in bwrap."""
+    command, program = _bwrap("true")
 
     def run() -> None:
         try:
@@ -46,6 +53,24 @@ def bare_bwrap() -> Callable[[], object]:
             os.close(program)
 
     return run
+
+
+@contextmanager
+def waiting_bwrap() -> Iterator[None]:
+    """One that waits inside for the end of its input."""
+    command, program = _bwrap("sh", "-c", "echo; read line")
+    try:
+        process = subprocess.Popen(
+            command, env={}, pass_fds=[program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+    finally:
+        os.close(program)
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        yield
+    finally:
+        process.communicate()
 
 
 class RawBash:
@@ -98,6 +123,31 @@ class GemInProcess:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.communicate()
+
+
+class EchoProcess:
+    """A process that sends back what it gets over a socket."""
+
+    _MESSAGE = b"x" * 64
+
+    def __enter__(self) -> EchoProcess:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        code = "import socket, sys\ns = socket.socket(fileno=int(sys.argv[1]))\n"
+        code += "while data := s.recv(65536): s.send(data)"
+        self._socket = ours
+        with theirs:
+            command = [sys.executable, "-I", "-S", "-c", code, str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        self.pid = self._process.pid
+        return self
+
+    def turn(self) -> None:
+        self._socket.send(self._MESSAGE)
+        self._socket.recv(65536)
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._process.wait()
 
 
 def fork_many(number: int) -> float:

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.table import Samples, row, take_turns, timed
+from benchmarks.peers.process import Peers
+from benchmarks.peers.vectors import GYM_ASYNC
+from benchmarks.table import (
+    Cpus,
+    Samples,
+    Side,
+    above,
+    at_most,
+    compare,
+    repeat,
+    row,
+    take_turns,
+    timed,
+)
 
 FLOORS = Path(__file__).with_name("floors.py")
 GAME = "game:GuessTheNumber-v0-hard"
 ACTION = "\\boxed{1}"
+ASYNC_ONE, ECHO = "AsyncVectorEnv of one", "raw socket echo"
 
 
 @contextmanager
@@ -33,15 +49,30 @@ def gem_env() -> Iterator[Any]:
         env.close()
 
 
-def gem_step(count: int) -> Samples:
-    """Steps of the same game, inside and in process; both time themselves, in small batches."""
-    from benchmarks.floors import GemInProcess
+def gem_step(count: int, *, apart: bool = False) -> Samples:
+    """Steps of the same game, inside and in process; each side times its own, in small batches."""
+    from benchmarks.floors import EchoProcess, GemInProcess, below
 
-    batch = min(50, count)
-    samples = Samples()
-    with gem_env() as env, GemInProcess(GAME, ACTION) as raw:
+    with (
+        ExitStack() as stack,
+        gem_env() as env,
+        GemInProcess(GAME, ACTION) as raw,
+        EchoProcess() as echo,
+    ):
+        env.reset(seed=1)
+        beside = Peers(stack)
+        other = beside.start(ASYNC_ONE, "vectors", GYM_ASYNC, GAME, "1")
+        if apart:
+            here, there = sorted(os.sched_getaffinity(0))[:2]
+            os.sched_setaffinity(0, {here})
+            for pid in (env._worker.pid, echo.pid):
+                os.sched_setaffinity(pid, {there})
+            if other is not None:
+                os.sched_setaffinity(other.pid, {here})
+                for pid in below(other.pid):
+                    os.sched_setaffinity(pid, {there})
 
-        def ours() -> list[float]:
+        def ours(batch: int) -> list[float]:
             taken: list[float] = []
             env.reset(seed=1)
             while len(taken) < batch:
@@ -52,36 +83,26 @@ def gem_step(count: int) -> Samples:
                     env.reset(seed=1)
             return taken
 
-        ours(), raw.steps(batch)
-        for _ in range(max(1, count // batch)):
-            samples.ours += ours()
-            samples.floor += raw.steps(batch)
-    return samples
+        peers = {ECHO: Side(repeat(lambda: timed(echo.turn)), 50)}
+        if other is not None:
+            peers[ASYNC_ONE] = Side(partial(other.sample, "step"), 50)
+        return compare(count, Side(ours, 50), Side(raw.steps, 50), peers, beside.missing)
 
 
-@row(
-    "GEM step through the sandbox",
-    floor="gem in process",
-    count=5000,
-    bar=40,
-    against="above",
-    unit="us",
-    cpus="one",
-)
-def gem_step_pinned(count: int) -> Samples:
-    return gem_step(count)
-
-
-@row(
-    "GEM step through the sandbox",
-    floor="gem in process",
-    count=5000,
-    bar=100,
-    against="above",
-    unit="us",
-)
-def gem_step_free(count: int) -> Samples:
-    return gem_step(count)
+_PLACES: tuple[tuple[Cpus, tuple[float, float]], ...] = (("one", (30, 15)), ("two", (90, 60)))
+for _cpus, _limits in _PLACES:
+    row(
+        "GEM step, one env",
+        what="`env.step` of GuessTheNumber, observation and info decoded",
+        isolation="ours in an embedded sandbox, the others in none",
+        # Its steps include the resets that follow an episode.
+        peers=[ASYNC_ONE, ECHO],
+        floor="gem in process",
+        count=5000,
+        bars=[above(*_limits)],
+        unit="us",
+        cpus=_cpus,
+    )(partial(gem_step, apart=_cpus == "two"))
 
 
 def _fill_bytecode_cache() -> None:
@@ -90,11 +111,11 @@ def _fill_bytecode_cache() -> None:
 
 
 @row(
-    "first reset: sandbox, guest with gem, env process",
+    "first reset",
+    what="`env.reset` of a new process: sandbox, guest with gem, env process",
     floor="`import gem` in a fresh interpreter",
     count=5,
-    bar=1.2,
-    against="value",
+    bars=[at_most(1.2)],
     unit="s",
 )
 def guest_up(count: int) -> Samples:
@@ -135,11 +156,11 @@ def many_envs(number: int) -> tuple[float, float]:
 
 
 @row(
-    "64 env processes ready, guest up",
-    floor="64 times `fork` of a small Python",
+    "64 env processes ready",
+    what="`reset` of 63 more environments by 16 threads, guest up",
+    floor="as many forks of a small Python",
     count=3,
-    bar=0.4,
-    against="value",
+    bars=[at_most(0.4)],
     unit="s",
 )
 def many_ready(count: int) -> Samples:
@@ -149,28 +170,40 @@ def many_ready(count: int) -> Samples:
 
 
 @row(
-    "proportional memory of each of 64 env processes",
+    "memory of an env process",
+    what="proportional memory of 64 environments with their sandbox and guest, per each",
+    peers=["AsyncVectorEnv's process"],
     floor="a process that has imported gem",
     count=2,
-    bar=8,
-    against="value",
+    bars=[at_most(5, 1)],
     unit="MB",
 )
 def many_memory(count: int) -> Samples:
     from benchmarks.floors import imported_gem_mb
 
-    return take_turns(lambda: many_envs(64)[1], imported_gem_mb, count)
+    name = "AsyncVectorEnv's process"
+    with ExitStack() as stack:
+        beside = Peers(stack)
+        other = beside.start(name, "vectors", GYM_ASYNC, GAME, "64")
+        return compare(
+            count,
+            Side(repeat(lambda: many_envs(64)[1])),
+            Side(repeat(imported_gem_mb)),
+            {name: Side(partial(other.sample, "memory"))} if other else {},
+            beside.missing,
+        )
 
 
 # Start-up
 
 
 @row(
-    "`import rock_gym`, gymnasium imported",
+    "`import rock_gym`",
+    what="the import in a new interpreter, gymnasium imported before",
+    isolation="none on either side",
     floor="`import gymnasium`",
     count=20,
-    bar=50,
-    against="value",
+    bars=[at_most(50)],
     unit="ms",
 )
 def import_time(count: int) -> Samples:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.floors import below
 from benchmarks.http_load import GEM, Connection, Player, drive
-from benchmarks.table import Samples, row, take_turns, timed
+from benchmarks.table import Samples, above, at_most, row, share, take_turns, timed
 
 SERVER = Path(__file__).with_name("http_server.py")
 GAME = "game:GuessTheNumber-v0-hard"
@@ -83,11 +83,11 @@ class Stepper:
 
 
 @row(
-    "gem/step inside the server, one client",
+    "gem/step inside the server",
+    what="from a request's first byte in the application to its answer's last, one client",
     floor="all of it, as the client sees it",
     count=3000,
-    bar=250,
-    against="value",
+    bars=[at_most(250)],
     unit="us",
 )
 def step_inside(count: int) -> Samples:
@@ -101,11 +101,11 @@ def step_inside(count: int) -> Samples:
 
 
 @row(
-    f"each of {CLIENTS} clients' gem/step over HTTP",
+    f"REST step, {CLIENTS} clients at once",
+    what="seconds for each `gem/step`, so its inverse is requests a second; a sample has 640",
     floor="a bare Starlette route",
-    count=20,
-    bar=1.67,
-    against="ratio",
+    count=40,
+    bars=[share(0.6, 0.85)],
     unit="us",
 )
 def many_clients(count: int) -> Samples:
@@ -148,10 +148,10 @@ def many_clients(count: int) -> Samples:
 
 @row(
     "gem/make over HTTP, warm",
+    what="`gem/make` while spares are ready",
     floor="a bare Starlette route",
     count=50,
-    bar=20,
-    against="value",
+    bars=[at_most(20)],
     unit="ms",
 )
 def make(count: int) -> Samples:
@@ -173,11 +173,12 @@ def make(count: int) -> Samples:
 
 
 @row(
-    f"a batch's step of {BATCH} over HTTP",
-    floor="the same by a vector environment in process",
+    f"batch step of {BATCH} over HTTP",
+    what="one `gem/step` of a batch of environments",
+    isolation="both in embedded sandboxes",
+    floor="the same by `SandboxVectorEnv`",
     count=200,
-    bar=1,
-    against="above",
+    bars=[above(1)],
     unit="ms",
 )
 def batch(count: int) -> Samples:

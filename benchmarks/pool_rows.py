@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from benchmarks.table import Samples, row, timed
+from benchmarks.docker_cli import DockerCli
+from benchmarks.peers.process import PeerFailed
+from benchmarks.sandbox_rows import DOCKER_RUN
+from benchmarks.table import Samples, Side, a_second, at_most, compare, repeat, row, timed
 
 
 def _warm(pool: Any, spares: int) -> None:
@@ -40,10 +46,10 @@ def _bare_starts(count: int) -> list[float]:
 
 @row(
     "warm `acquire`",
+    what="`pool.acquire` as its caller sees it, spares ready and nobody at work",
     floor="bare `bwrap` that runs `true`",
     count=200,
-    bar=100,
-    against="value",
+    bars=[at_most(50, 20)],
     unit="us",
 )
 def warm_acquire(count: int) -> Samples:
@@ -51,11 +57,11 @@ def warm_acquire(count: int) -> Samples:
 
 
 @row(
-    "`release` as the caller sees it",
+    "release seen by the caller",
+    what="`pool.release`; the sandbox ends and is replaced afterwards",
     floor="bare `bwrap` that runs `true`",
     count=200,
-    bar=200,
-    against="value",
+    bars=[at_most(100, 50)],
     unit="us",
 )
 def release(count: int) -> Samples:
@@ -63,26 +69,54 @@ def release(count: int) -> Samples:
 
 
 @row(
-    "acquire, `true`, release, sustained, per cycle",
-    floor="bare `bwrap` that runs `true`",
+    "sustained create-use-destroy",
+    what="cycles of acquire, `true`, release by two threads, a sample the mean of fifty cycles",
+    isolation="an embedded sandbox, a container without a network, bwrap with the same flags",
+    peers=[DOCKER_RUN],
+    floor="bare `bwrap` that runs `true`, by two threads",
     count=10,
-    bar=10,
-    against="value",
+    bars=[a_second(100, 250)],
     unit="ms",
 )
 def sustained(count: int) -> Samples:
-    """Each sample is the mean of fifty cycles in a row."""
+    from benchmarks.floors import bare_bwrap
     from rock_gym import SandboxPool
 
     cycles = 50
-    samples = Samples()
-    with SandboxPool(backend="bubblewrap", min_idle=4, max_size=16) as pool:
+
+    def by_two(action: Callable[[], object], cycles: int) -> None:
+        for each in [threads.submit(action) for _ in range(cycles)]:
+            each.result()
+
+    with (
+        ExitStack() as stack,
+        ThreadPoolExecutor(2) as threads,
+        SandboxPool(backend="bubblewrap", min_idle=4, max_size=16) as pool,
+    ):
+
+        def cycle() -> None:
+            with pool.acquire() as sandbox:
+                assert sandbox.execute(["true"]).exit_code == 0
+
+        def ours() -> None:
+            by_two(cycle, cycles)
+            # To the state at the beginning: spares that were there are made again, ends are over.
+            _warm(pool, 4)
+
+        def floor() -> None:
+            by_two(lambda: bare_bwrap()(), cycles)
+
+        peers, missing = {}, {}
+        try:
+            docker = stack.enter_context(DockerCli())
+            peers[DOCKER_RUN] = Side(repeat(lambda: timed(lambda: by_two(docker.run_true, 2)) / 2))
+        except PeerFailed as error:
+            missing[DOCKER_RUN] = str(error)
         _warm(pool, 4)
-        for _ in range(count):
-            start = time.perf_counter()
-            for _ in range(cycles):
-                with pool.acquire() as sandbox:
-                    sandbox.execute(["true"])
-            samples.ours.append((time.perf_counter() - start) / cycles)
-            samples.floor += _bare_starts(10)
-    return samples
+        return compare(
+            count,
+            Side(repeat(lambda: timed(ours) / cycles)),
+            Side(repeat(lambda: timed(floor) / cycles)),
+            peers,
+            missing,
+        )

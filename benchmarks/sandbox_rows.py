@@ -3,36 +3,74 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
+from contextlib import ExitStack
+from functools import partial
 
-from benchmarks.table import Samples, row, take_turns, timed
+from benchmarks.docker_cli import DockerCli
+from benchmarks.peers.process import PeerFailed, Peers
+from benchmarks.table import (
+    Samples,
+    Side,
+    at_most,
+    compare,
+    faster,
+    of_floor,
+    repeat,
+    row,
+    take_turns,
+    timed,
+)
+
+SWE_REX = "SWE-ReX"
+DOCKER_RUN = "`docker run`"
+
+
+def start_and_run() -> float:
+    """Seconds from nothing to the first command's result."""
+    from rock_gym import Sandbox
+
+    start = time.perf_counter()
+    sandbox = Sandbox.start(backend="bubblewrap")
+    sandbox.execute(["true"])
+    took = time.perf_counter() - start
+    sandbox.stop()
+    return took
 
 
 @row(
     "fresh sandbox to first command",
-    floor="the same by `bwrap` alone, to the end of `true`",
+    what="from `Sandbox.start` to the result of `true`; the others to the end of `true`",
+    isolation="an embedded sandbox, a container without a network, bwrap with the same flags",
+    peers=[DOCKER_RUN],
+    floor="bare `bwrap`, same flags",
     count=200,
-    bar=1.5,
-    against="ratio",
+    bars=[faster(15), of_floor(1.4, 1.1)],
     unit="ms",
 )
 def fresh_sandbox(count: int) -> Samples:
     from benchmarks.floors import bare_bwrap
-    from rock_gym import Sandbox
 
-    def ours() -> float:
-        start = time.perf_counter()
-        sandbox = Sandbox.start(backend="bubblewrap")
-        sandbox.execute(["true"])
-        took = time.perf_counter() - start
-        sandbox.stop()
-        return took
+    with ExitStack() as stack:
+        peers, missing = {}, {}
+        try:
+            docker = stack.enter_context(DockerCli())
+            peers[DOCKER_RUN] = Side(repeat(partial(timed, docker.run_true)))
+        except PeerFailed as error:
+            missing[DOCKER_RUN] = str(error)
+        # Turns of ten: after half a second of docker's, the first finds its caches cold.
+        return compare(
+            count,
+            Side(repeat(start_and_run), 10),
+            Side(repeat(lambda: timed(bare_bwrap())), 10),
+            peers,
+            missing,
+        )
 
-    return take_turns(ours, lambda: timed(bare_bwrap()), count)
 
-
-def in_session(command: str, count: int, *, apart: bool = False) -> Samples:
-    """A command in a session, and over a raw pipe to bash.
+def in_session(command: str, kind: str, count: int, *, apart: bool = False) -> Samples:
+    """A command in a session, over a raw pipe to bash, and in a session of SWE-ReX.
 
     The scheduler may put a shell on the CPU of whoever writes to it or not, which is worth more
     than all that is measured here. So both shells are told where to be.
@@ -40,68 +78,144 @@ def in_session(command: str, count: int, *, apart: bool = False) -> Samples:
     from benchmarks.floors import RawBash, below
     from rock_gym import Sandbox
 
-    with Sandbox.start(backend="bubblewrap") as sandbox, RawBash() as raw:
+    with (
+        ExitStack() as stack,
+        Sandbox.start(backend="bubblewrap") as sandbox,
+        RawBash() as raw,
+    ):
         before = below(os.getpid())
         session = sandbox.create_session()
+        shells = {raw.process.pid, *(below(os.getpid()) - before)}
+        beside = Peers(stack)
+        swe_rex = beside.start(SWE_REX, "swe_rex", venv="swe-rex")
         if apart:
             here, there = sorted(os.sched_getaffinity(0))[:2]
             os.sched_setaffinity(0, {here})
-            for pid in (raw.process.pid, *(below(os.getpid()) - before)):
+            for pid in shells:
                 os.sched_setaffinity(pid, {there})
-        return take_turns(
-            lambda: timed(lambda: session.run(command)),
-            lambda: timed(lambda: raw.run(command)),
+        peers = {SWE_REX: Side(partial(swe_rex.sample, kind))} if swe_rex else {}
+
+        def both(turns: int) -> Samples:
+            return take_turns(
+                lambda: timed(lambda: session.run(command)),
+                lambda: timed(lambda: raw.run(command)),
+                turns,
+            )
+
+        found = both(count)
+        # A tenth of a second each. Ours beside it, so that one turn of both is seen to be alike.
+        few = max(1, min(60, count // 20))
+        again = compare(
+            few,
+            Side(repeat(lambda: timed(lambda: session.run(command)))),
+            Side(repeat(lambda: timed(lambda: raw.run(command)))),
+            peers,
+            beside.missing,
+        )
+        found.peers, found.missing = again.peers, again.missing
+        middle = statistics.median(again.ours) * 1e6
+        found.note = f"after each sleep of SWE-ReX ours takes {middle:.0f} us"
+        return found
+
+
+for _cpus in ("one", "two"):
+    row(
+        "session command, builtin",
+        what="`session.run('true')`, with its output and exit code",
+        peers=[SWE_REX],
+        floor="raw pipe to bash",
+        count=5000,
+        bars=[faster(1500), of_floor(3, 1.5)],
+        unit="us",
+        isolation="ours in an embedded sandbox; pipe and SWE-ReX in none",
+        cpus=_cpus,
+    )(partial(in_session, "true", "builtin", apart=_cpus == "two"))
+    row(
+        "session command, `/bin/true`",
+        what="`session.run('/bin/true')`, with its output and exit code",
+        peers=[SWE_REX],
+        floor="raw pipe to bash",
+        count=1000,
+        bars=[faster(80), of_floor(1.3, 1.1)],
+        unit="us",
+        isolation="ours in an embedded sandbox; pipe and SWE-ReX in none",
+        cpus=_cpus,
+    )(partial(in_session, "/bin/true", "external", apart=_cpus == "two"))
+
+
+@row(
+    "`execute`, embedded",
+    what="`sandbox.execute(['/bin/true'])` after the first, with its true exit code",
+    isolation="ours in an embedded sandbox; SWE-ReX runs it on the host, as does the floor",
+    peers=[SWE_REX],
+    floor="fork and exec on the host",
+    count=1000,
+    bars=[at_most(2.0), of_floor(aim=1.2)],
+    unit="ms",
+)
+def execute(count: int) -> Samples:
+    from rock_gym import Sandbox
+
+    def fork_and_exec() -> None:
+        pid = os.posix_spawn("/bin/true", ["/bin/true"], {})
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    with ExitStack() as stack, Sandbox.start(backend="bubblewrap") as sandbox:
+        beside = Peers(stack)
+        swe_rex = beside.start(SWE_REX, "swe_rex", venv="swe-rex")
+
+        def ours() -> float:
+            start = time.perf_counter()
+            done = sandbox.execute(["/bin/true"])
+            took = time.perf_counter() - start
+            assert done.exit_code == 0
+            return took
+
+        return compare(
             count,
+            Side(repeat(ours), 10),
+            Side(repeat(lambda: timed(fork_and_exec)), 10),
+            {SWE_REX: Side(partial(swe_rex.sample, "execute"), 10)} if swe_rex else {},
+            beside.missing,
         )
 
 
 @row(
-    "builtin in a session",
-    floor="the same over a raw pipe to bash",
-    count=5000,
-    bar=3,
-    against="ratio",
-    unit="us",
-    cpus="one",
+    "memory of an idle sandbox",
+    what="proportional memory of all that runs for 64 idle sandboxes, launcher included, per each",
+    isolation="an embedded sandbox, a container with its shim, bwrap with the same flags",
+    peers=["docker container"],
+    floor="bare `bwrap` that waits",
+    count=3,
+    bars=[at_most(3, 1)],
+    unit="MB",
 )
-def builtin_pinned(count: int) -> Samples:
-    return in_session("true", count)
+def idle_memory(count: int) -> Samples:
+    from benchmarks.floors import below, proportional_mb, waiting_bwrap
+    from rock_gym import Sandbox
 
+    number = 64 if count > 1 else 4
 
-@row(
-    "builtin in a session",
-    floor="the same over a raw pipe to bash",
-    count=5000,
-    bar=3,
-    against="ratio",
-    unit="us",
-    cpus="two",
-)
-def builtin_apart(count: int) -> Samples:
-    return in_session("true", count, apart=True)
+    def ours() -> float:
+        with ExitStack() as stack:
+            before = below(os.getpid())
+            for _ in range(number):
+                stack.enter_context(Sandbox.start(backend="bubblewrap")).execute(["true"])
+            mine = below(os.getpid()) - before
+            return sum(proportional_mb(pid) for pid in mine) / number
 
+    def floor() -> float:
+        with ExitStack() as stack:
+            before = below(os.getpid())
+            for _ in range(number):
+                stack.enter_context(waiting_bwrap())
+            return sum(proportional_mb(pid) for pid in below(os.getpid()) - before) / number
 
-@row(
-    "`/bin/true` in a session",
-    floor="the same over a raw pipe to bash",
-    count=1000,
-    bar=1.3,
-    against="ratio",
-    unit="us",
-    cpus="one",
-)
-def external_pinned(count: int) -> Samples:
-    return in_session("/bin/true", count)
-
-
-@row(
-    "`/bin/true` in a session",
-    floor="the same over a raw pipe to bash",
-    count=1000,
-    bar=1.3,
-    against="ratio",
-    unit="us",
-    cpus="two",
-)
-def external_apart(count: int) -> Samples:
-    return in_session("/bin/true", count, apart=True)
+    with ExitStack() as stack:
+        peers, missing = {}, {}
+        try:
+            docker = stack.enter_context(DockerCli())
+            peers["docker container"] = Side(repeat(docker.memory_mb))
+        except PeerFailed as error:
+            missing["docker container"] = str(error)
+        return compare(count, Side(repeat(ours)), Side(repeat(floor)), peers, missing)

@@ -1,90 +1,45 @@
 """Rows of the table about many environments at once.
 
-The floor of most is gymnasium's own vectorizer over the same environments without sandboxes: a
-process for each, forked from this one, which has imported gem.
+The peers are gymnasium's own vectorizers and gem's over the same environments without sandboxes,
+each in a process of its own, which has imported gem before it forks.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv
 
-from benchmarks.table import Samples, Unit, row
-from rock_gym.envs import SandboxVectorEnv
-from rock_gym.envs.spaces import Unicode
-
-Measure = Callable[[int], tuple[list[float], list[float]]]
-
-GUESS, TILES, SOKOBAN = (
-    "game:GuessTheNumber-v0-hard",
-    "game:Game2048-v0-easy",
-    "game:Sokoban-v0-easy",
+from benchmarks.games import (
+    GUESS,
+    SLEEPER,
+    SLEEPER_ID,
+    SOKOBAN,
+    TILES,
+    Unsandboxed,
+    actions_of,
+    nap,
 )
-MOVES = ("up", "down", "left", "right")
+from benchmarks.peers.process import Peer, Peers
+from benchmarks.peers.vectors import GEM_ASYNC, GEM_SYNC, GYM_ASYNC, GYM_SYNC
+from benchmarks.table import Samples, Side, compare, faster, of_floor, repeat, row, share
+from rock_gym.envs import SandboxVectorEnv
 
-SLEEPER = """
-import time
-import gem
-from gem.core import Env
-
-class Sleeper(Env):
-    def reset(self, seed=None):
-        return "asleep", {}
-    def step(self, action):
-        time.sleep(float(action))
-        return "awake", 1.0, False, False, {}
-
-gem.register("bench:Sleeper-v0", "sleeper:Sleeper")
-"""
-STEP_S, SLOW_S, SLOW_SHARE = 0.02, 0.2, 0.05
-
-
-class Unsandboxed(gym.Env[str, str]):
-    """The same environment of GEM, in this process, with seeds and texts as ours has them."""
-
-    def __init__(self, gem_id: str) -> None:
-        import gem
-
-        self.observation_space = Unicode(1 << 20)
-        self.action_space = Unicode(1 << 20)
-        self._env = gem.make(gem_id)
-
-    @staticmethod
-    def _text(text: str, info: dict[str, Any]) -> str:
-        return "\n".join(filter(None, (info.get("prefix"), text, info.get("suffix"))))
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[str, dict[str, Any]]:
-        super().reset(seed=seed)
-        gem_seed = seed if seed is not None else int(self.np_random.integers(2**32))
-        text, info = self._env.reset(seed=gem_seed)
-        return self._text(text, info), info
-
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        text, reward, terminated, truncated, info = self._env.step(action)
-        return self._text(text, info), reward, terminated, truncated and not terminated, info
-
-
-def actions_of(gem_id: str, number: int) -> Iterator[list[str]]:
-    """Moves for as many environments, without end, the same each time."""
-    drawn = random.Random(1)
-    while True:
-        if gem_id == GUESS:
-            yield [f"\\boxed{{{drawn.randint(1, 50)}}}" for _ in range(number)]
-        else:
-            yield [f"\\boxed{{{drawn.choice(MOVES)}}}" for _ in range(number)]
+ASYNC = "AsyncVectorEnv"
+GEM_SYNC_NAME = "gem's SyncVectorEnv"
+OTHERS = {
+    ASYNC: GYM_ASYNC,
+    "SyncVectorEnv": GYM_SYNC,
+    "gem's AsyncVectorEnv (threads)": GEM_ASYNC,
+}
 
 
 def steps_of(envs: Any, gem_id: str, number: int) -> Callable[[], float]:
@@ -101,43 +56,58 @@ def steps_of(envs: Any, gem_id: str, number: int) -> Callable[[], float]:
 
 
 def lockstep(
-    gem_id: str, number: int, envs_per_process: int = 1
-) -> Callable[[int], tuple[list[float], list[float]]]:
-    """Compare steps of all at once with gymnasium's processes."""
+    gem_id: str, number: int, envs_per_process: int, peers: Mapping[str, str], count: int
+) -> Samples:
+    """Compare steps of all at once with those of other vectorizers, each in a process of its own.
 
-    def measure(count: int) -> tuple[list[float], list[float]]:
-        import gem
-
-        gem.make(gem_id)  # imported before the fork, not after it in each
-        makers = [lambda: Unsandboxed(gem_id) for _ in range(number)]
-        with closing(AsyncVectorEnv(makers, shared_memory=False)) as plain:
-            envs = SandboxVectorEnv(
-                gem_id=gem_id,
-                num_envs=number,
-                envs_per_process=envs_per_process,
-                backend="bubblewrap",
+    Args:
+        gem_id: The game.
+        number: How many of it.
+        envs_per_process: How many of ours share a process.
+        peers: Kinds of ``benchmarks.peers.vectors``, by the names that rows call them.
+        count: How many samples of ours.
+    """
+    with ExitStack() as stack:
+        # The floor is no peer that may be missing: gem is there, or ours does not run either.
+        floor = stack.enter_context(closing(Peer("vectors", GEM_SYNC, gem_id, str(number))))
+        beside = Peers(stack)
+        sides = {}
+        for name, kind in peers.items():
+            peer = beside.start(name, "vectors", kind, gem_id, str(number))
+            if peer is not None:
+                sides[name] = Side(partial(peer.sample, "step"), 10)
+        envs = stack.enter_context(
+            closing(
+                SandboxVectorEnv(
+                    gem_id=gem_id,
+                    num_envs=number,
+                    envs_per_process=envs_per_process,
+                    backend="bubblewrap",
+                )
             )
-            with closing(envs):
-                plain.reset(seed=1)
-                envs.reset(seed=1)
-                ours, floor = steps_of(envs, gem_id, number), steps_of(plain, gem_id, number)
-                return alternate(ours, floor, count)
-
-    return measure
+        )
+        envs.reset(seed=1)
+        ours = Side(repeat(steps_of(envs, gem_id, number)), 10)
+        # In turns of ten steps, so that each finds caches as it would alone.
+        return compare(count, ours, Side(partial(floor.sample, "step"), 10), sides, beside.missing)
 
 
-def alternate(
-    ours: Callable[[], float], floor: Callable[[], float], count: int
-) -> tuple[list[float], list[float]]:
-    """Sample both in turns of ten steps, so that each finds caches as it would alone."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    turn = min(10, count)
-    for number in range(-2, max(1, count // turn)):
-        for measure, kept in zip((ours, floor), taken, strict=True):
-            values = [measure() for _ in range(turn)]
-            if number >= 0:
-                kept += values
-    return taken
+def growth(count: int) -> Samples:
+    """Seconds for each environment's share of a step: of many, and of eight."""
+    many, few = 8 * min(128, max(2, count)), 8
+    with ExitStack() as stack:
+        sides = []
+        for number in (many, few):
+            envs = SandboxVectorEnv(gem_id=GUESS, num_envs=number, backend="bubblewrap")
+            stack.enter_context(closing(envs)).reset(seed=1)
+            sides.append(Side(_each(steps_of(envs, GUESS, number), number), 5))
+        samples = compare(count, sides[0], sides[1])
+        samples.note = f"{many} environments"
+        return samples
+
+
+def _each(step: Callable[[], float], number: int) -> Callable[[int], list[float]]:
+    return repeat(lambda: step() / number)
 
 
 @contextmanager
@@ -147,7 +117,7 @@ def sleepers(number: int) -> Iterator[SandboxVectorEnv]:
         Path(directory, "sleeper.py").write_text(SLEEPER)
         Path(directory).chmod(0o755)  # sandboxes of root run as another user
         envs = SandboxVectorEnv(
-            gem_id="bench:Sleeper-v0",
+            gem_id=SLEEPER_ID,
             num_envs=number,
             imports=["sleeper"],
             python_path=[directory],
@@ -159,50 +129,65 @@ def sleepers(number: int) -> Iterator[SandboxVectorEnv]:
             yield envs
 
 
-def stragglers(count: int) -> tuple[list[float], list[float]]:
-    """Seconds per step by recv, and what it would be if none waited for another."""
+def stragglers(count: int) -> Samples:
+    """Seconds per step by recv, in lockstep, and what it would be if none waited for another."""
     number = 64
-    ours: list[float] = []
-    floor: list[float] = []
     drawn = random.Random(2)
-
-    def nap() -> str:
-        return str(SLOW_S if drawn.random() < SLOW_SHARE else STEP_S)
-
-    with sleepers(number) as envs:
-        naps = [nap() for _ in range(number)]
+    with sleepers(number) as envs, ExitStack() as stack:
+        beside = Peers(stack)
+        peer = beside.start(ASYNC, "vectors", GYM_ASYNC, SLEEPER_ID, str(number))
+        naps = [nap(drawn) for _ in range(number)]
+        asleep: list[float] = []
         envs.send(naps)
-        for _ in range(max(1, count)):
-            done = asleep = 0.0
+
+        def play(steps: int) -> tuple[float, float]:
+            """Seconds for each of at least so many steps, and what they slept."""
+            done = slept = 0.0
             start = time.perf_counter()
-            while done < 20 * number:
+            while done < steps:
                 *_, infos = envs.recv(min_envs=8)
                 woken = infos["env_id"].tolist()
                 done += len(woken)
-                asleep += sum(float(naps[index]) for index in woken)
+                slept += sum(float(naps[index]) for index in woken)
                 for index in woken:
-                    naps[index] = nap()
+                    naps[index] = nap(drawn)
                 envs.send([naps[index] for index in woken], woken)
-            ours.append((time.perf_counter() - start) / done)
-            floor.append(asleep / done / number)
+            return (time.perf_counter() - start) / done, slept / done
+
+        def ours() -> float:
+            # During the others' turn all have woken. That sleep is not to count as free.
+            play(2 * number)
+            taken, slept = play(20 * number)
+            asleep.append(slept / number)
+            return taken
+
+        sides = {ASYNC: Side(_alike(partial(peer.sample, "step"), number), 5)} if peer else {}
+        # The ideal of each turn is known from what was drawn in it.
+        floor = Side(lambda _: asleep[-1:])
+        samples = compare(count, Side(repeat(ours)), floor, sides, beside.missing)
         envs.recv()
-    return ours, floor
+        # Whichever side began a turn: an ideal for each of ours.
+        samples.floor = asleep[-len(samples.ours) :]
+        return samples
 
 
-def lockstep_stragglers(count: int) -> tuple[list[float], list[float]]:
+def _alike(steps: Callable[[int], list[float]], number: int) -> Callable[[int], list[float]]:
+    return lambda count: [taken / number for taken in steps(count)]
+
+
+def lockstep_stragglers(count: int) -> Samples:
     """The same by step, which waits for the slowest."""
     number = 64
     drawn = random.Random(2)
-    ours: list[float] = []
-    floor: list[float] = []
+    samples = Samples()
     with sleepers(number) as envs:
         for _ in range(max(1, count)):
-            naps = [SLOW_S if drawn.random() < SLOW_SHARE else STEP_S for _ in range(number)]
+            naps = [nap(drawn) for _ in range(number)]
             start = time.perf_counter()
-            envs.step([str(nap) for nap in naps])
-            ours.append((time.perf_counter() - start) / number)
-            floor.append(sum(naps) / number / number)
-    return ours, floor
+            envs.step(naps)
+            samples.ours.append((time.perf_counter() - start) / number)
+            samples.floor.append(sum(map(float, naps)) / number / number)
+    return samples
 
 
 class OneProcess:
@@ -231,7 +216,7 @@ class OneProcess:
         np.random.set_state(state[1])
 
 
-def slow_resets(count: int, envs_per_process: int = 1) -> tuple[list[float], list[float]]:
+def slow_resets(count: int, envs_per_process: int = 1) -> Samples:
     """Seconds until each has taken so many turns, most of which go into resets."""
     number, turns = 64, max(2, count)
     moves = list(itertools.islice(actions_of(SOKOBAN, number), turns))
@@ -250,7 +235,7 @@ def slow_resets(count: int, envs_per_process: int = 1) -> tuple[list[float], lis
         middle = time.perf_counter()
         for actions in moves:
             plain.step(actions)
-        return [middle - start], [time.perf_counter() - middle]
+        return Samples([middle - start], [time.perf_counter() - middle])
 
 
 def each_at_its_own_pace(envs: SandboxVectorEnv, moves: list[list[str]]) -> None:
@@ -265,60 +250,67 @@ def each_at_its_own_pace(envs: SandboxVectorEnv, moves: list[list[str]]) -> None
         again = [index for index in woken if taken[index] < len(moves)]
 
 
-def add(name: str, floor: str, measure: Measure, *, count: int, bar: float, unit: Unit) -> None:
-    """Add a row, held to a ratio."""
-    added = row(name, floor=floor, against="ratio", count=count, bar=bar, unit=unit)
-    added(lambda count: Samples(*measure(count)))
+LOCKSTEP = "ours in embedded sandboxes, {}; the others in none"
 
-
-for title, gem_id in (("GuessTheNumber", GUESS), ("2048", TILES)):
-    for number in (8, 64, 256):
-        add(
-            f"step of {number} {title}, one process each",
-            "AsyncVectorEnv without sandboxes",
-            lockstep(gem_id, number),
-            count=max(100, 12_800 // number),
-            bar=1 / 1.4,
+for _title, _gem_id in (("GuessTheNumber", GUESS), ("2048", TILES)):
+    for _number in (8, 64, 256):
+        _peers = OTHERS if _number == 64 else {ASYNC: GYM_ASYNC}
+        row(
+            f"vector step, {_number} {_title}, one process each",
+            what="`envs.step` of all, each in a process of its own, with its own random state",
+            isolation=LOCKSTEP.format("64 of them in one"),
+            peers=list(_peers),
+            floor=GEM_SYNC_NAME,
+            count=max(100, 12_800 // _number),
+            bars=[faster(1.5, 2)],
             unit="us",
-        )
-for title, gem_id in (("GuessTheNumber", GUESS), ("2048", TILES)):
-    add(
-        f"step of 64 {title}, 16 in a process",
-        "AsyncVectorEnv without sandboxes",
-        lockstep(gem_id, 64, 16),
+        )(partial(lockstep, _gem_id, _number, 1, _peers))
+    row(
+        f"vector step, 64 {_title}, packed",
+        what="`envs.step` of all, `envs_per_process=16`",
+        isolation=LOCKSTEP.format("64 of them in one, 16 in a process"),
+        peers=list(OTHERS),
+        floor=GEM_SYNC_NAME,
         count=200,
-        bar=1 / 4,
+        bars=[faster(4), share(aim=1)],
         unit="us",
-    )
-add(
-    "step of one of 64 by recv, 5 % of them 10 x slower",
-    "ideal: none waits for another",
-    stragglers,
-    count=5,
-    bar=1 / 0.9,
+    )(partial(lockstep, _gem_id, 64, 16, OTHERS))
+
+row(
+    "growth: vector step per env, 1 024",
+    what="`envs.step` of 1 024 GuessTheNumber, one process each, divided by their number",
+    isolation="embedded sandboxes on both sides, 64 environments in one",
+    floor="ours, of 8",
+    count=128,
+    bars=[of_floor(1.5, 1.1)],
     unit="us",
-)
-add(
-    "the same in lockstep",
-    "ideal: none waits for another",
-    lockstep_stragglers,
+)(growth)
+row(
+    "stragglers: step of one of 64 by `recv`",
+    what="steps of 20 ms, 5 % of them 200 ms; `recv(min_envs=8)`",
+    isolation=LOCKSTEP.format("64 of them in one"),
+    peers=[ASYNC],
+    floor="ideal: none waits for another",
+    count=10,
+    bars=[share(0.9, 0.97)],
+    unit="us",
+)(stragglers)
+row(
+    "stragglers in lockstep",
+    what="the same by `step`, which waits for the slowest: what `recv` is there for",
+    isolation=LOCKSTEP.format("64 of them in one"),
+    floor="ideal: none waits for another",
     count=30,
-    bar=20,
+    bars=[],
     unit="us",
-)
-add(
-    "300 turns of each of 64 Sokoban-easy",
-    "gem in one process",
-    slow_resets,
-    count=300,
-    bar=1 / 1.5,
-    unit="s",
-)
-add(
-    "the same, 8 in a process",
-    "gem in one process",
-    functools.partial(slow_resets, envs_per_process=8),
-    count=300,
-    bar=1 / 1.5,
-    unit="s",
-)
+)(lockstep_stragglers)
+for _name, _packed in (("one process each", 1), ("8 in a process", 8)):
+    row(
+        f"300 turns of each of 64 Sokoban-easy, {_name}",
+        what="turns at each one's own pace; most of the time goes into resets",
+        isolation=LOCKSTEP.format("64 of them in one"),
+        floor="gem in one process",
+        count=300,
+        bars=[share(1.5)],
+        unit="s",
+    )(partial(slow_resets, envs_per_process=_packed))
