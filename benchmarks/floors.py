@@ -171,21 +171,17 @@ def fork_many(number: int) -> float:
     return float(process.stdout)
 
 
-def proportional_mb(pid: int | None = None) -> float:
-    """Proportional memory of a process, by default of all below this one, in MB.
+def proportional_mb(pid: int) -> float:
+    """Proportional memory of a process in MB; none of one that has ended.
 
     Raises:
         PermissionError: To an ordinary user, as env processes let nobody look into them.
     """
-    pids = below(os.getpid()) if pid is None else {pid}
-    total_kib = 0
-    for each in pids:
-        try:
-            lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
-        except ProcessLookupError:
-            continue
-        total_kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return total_kib / 1024
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def below(root: int) -> set[int]:

@@ -146,6 +146,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.row is not None:
         _measure(options.row, options.scale, options.cpu)
         return
+    # Told to end, it ends the row that runs, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if not options.no_install:
         install_peers()
     described = machine.describe()

@@ -195,10 +195,11 @@ def idle_memory(count: int) -> Samples:
     from rock_gym import Sandbox
 
     number = 64 if count > 1 else 4
+    # Of before the first, which brings the launcher along.
+    before = below(os.getpid())
 
     def ours() -> float:
         with ExitStack() as stack:
-            before = below(os.getpid())
             for _ in range(number):
                 stack.enter_context(Sandbox.start(backend="bubblewrap")).execute(["true"])
             mine = below(os.getpid()) - before
@@ -206,10 +207,10 @@ def idle_memory(count: int) -> Samples:
 
     def floor() -> float:
         with ExitStack() as stack:
-            before = below(os.getpid())
+            others = below(os.getpid())
             for _ in range(number):
                 stack.enter_context(waiting_bwrap())
-            return sum(proportional_mb(pid) for pid in below(os.getpid()) - before) / number
+            return sum(proportional_mb(pid) for pid in below(os.getpid()) - others) / number
 
     with ExitStack() as stack:
         peers, missing = {}, {}

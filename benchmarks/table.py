@@ -15,7 +15,7 @@ Cpus = Literal["one", "two", "any"]
 Unit = Literal["us", "ms", "s", "MB"]
 SCALES: Mapping[Unit, float] = {"us": 1e6, "ms": 1e3, "s": 1.0, "MB": 1.0}
 # No row samples longer, so that all of them together stay within minutes where a peer is slow.
-SAMPLING_S = 20.0
+SAMPLING_S = 12.0
 
 
 @dataclass

@@ -57,8 +57,7 @@ def main(kind: str, gem_id: str, number: int) -> None:
         return time.perf_counter() - start
 
     def memory() -> float:
-        workers = below(os.getpid())
-        return sum(proportional_mb(pid) for pid in workers) / len(workers)
+        return sum(map(proportional_mb, {os.getpid(), *below(os.getpid())})) / number
 
     serve(
         {
