@@ -79,8 +79,9 @@ def test_each_row_runs(row: Row, lacking: dict[str, str]) -> None:
     assert set(samples.peers) | set(samples.missing) == set(row.peers)
     assert_as_wide_as_the_heading(report.line(Result(row, samples)))
     if samples.missing:
-        assert lacking, samples.missing
-        pytest.skip(f"measured without {samples.missing}")
+        # Not installed, or it gave up: peers have time limits of their own that a busy machine
+        # may exceed, and theirs are not what is tested.
+        pytest.skip(f"measured without {samples.missing}; not here: {lacking}")
 
 
 def assert_as_wide_as_the_heading(line: str) -> None:

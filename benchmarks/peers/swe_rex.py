@@ -16,7 +16,9 @@ def main() -> None:
     """Serve samples of a builtin and of a program in a session, and of ``execute``."""
     loop = asyncio.new_event_loop()
     runtime = LocalRuntime()
-    loop.run_until_complete(runtime.create_session(CreateBashSessionRequest()))
+    # Not within its usual second: a busy machine is no reason to do without it.
+    request = CreateBashSessionRequest(startup_timeout=60)
+    loop.run_until_complete(runtime.create_session(request))
 
     async def one(command: str, *, alone: bool) -> float:
         start = time.perf_counter()
