@@ -86,8 +86,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def rocklet_session(stack: ExitStack) -> Callable[[], float]:
     """Return what runs a builtin in a session of ROCK's server, and times it."""
     rocklet = Rocklet(stack)
-    rocklet.ask("/create_session", {"session": "main", "session_type": "bash"})
-    run = {"session": "main", "action_type": "bash", "command": "true"}
+    session = {"sandbox_id": "bench", "session": "main"}
+    rocklet.ask("/create_session", {"session_type": "bash", "startup_timeout": 60, **session})
+    run = {"action_type": "bash", "command": "true", **session}
     request = rocklet.connection.pack("/run_in_session", run)
 
     def one() -> float:
