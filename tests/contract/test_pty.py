@@ -105,7 +105,7 @@ def test_closing_under_a_reader(sandbox: Any) -> None:
     with ThreadPoolExecutor(1) as thread:
         for _ in range(5):
             pty = sandbox.open_pty(["sh", "-c", "trap '' HUP; echo ready; sleep 1000"])
-            assert pty.read() == b"ready\r\n"
+            read_until(pty, "ready\r\n")
             reading = thread.submit(pty.read)
             assert eventually(reading.running)
             pty.close()

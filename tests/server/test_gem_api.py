@@ -194,7 +194,7 @@ def test_values_that_json_has_not(client: Client, seats: dict[str, int]) -> None
 def test_whatever_a_step_does_the_next_episode_begins(
     client: Client, seats: dict[str, int]
 ) -> None:
-    sandbox_id = client.made("probe:Probe", step_timeout=0.5, **seats)
+    sandbox_id = client.made("probe:Probe", step_timeout=1, **seats)
     for action, kind in (
         ("hang", "step_timeout"),
         ("die", "env_error"),

@@ -15,6 +15,7 @@ import inside
 import linux
 import overlay
 from packets import pass_file
+from trees import read_link
 
 MAX_DEPTH = 256
 SMALL_BYTES = 65536
@@ -122,7 +123,7 @@ class _Copy:
         elif stat.S_ISREG(kind):
             self._file(source, target, name, path)
         elif stat.S_ISLNK(kind):
-            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+            os.symlink(read_link(name, source), name, dir_fd=target)
             self._place(target, name, found)
         elif stat.S_ISCHR(kind) and found.st_rdev == 0:
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=target)  # it hides a file of a lower layer

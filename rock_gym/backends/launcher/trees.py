@@ -116,11 +116,25 @@ def walk(root: int, contents: bool = True) -> Generator[tuple[Found, int], None,
             os.close(directory)
 
 
+def read_link(name: str, directory: int) -> str:
+    """Read a link.
+
+    Raises:
+        FileNotFoundError: Also if it is no link any more, so that what was one is gone.
+    """
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise FileNotFoundError(errno.ENOENT, "it is no link any more", name) from error
+
+
 def _visit(directory: int, name: str, path: str, contents: bool) -> tuple[Found, int]:
     """Look at one name; a folder is opened, and a file if its content is wanted."""
     info = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if stat.S_ISLNK(info.st_mode):
-        return look(path, info, os.readlink(name, dir_fd=directory)), -1
+        return look(path, info, read_link(name, directory)), -1
     if not stat.S_ISDIR(info.st_mode) and not (stat.S_ISREG(info.st_mode) and contents):
         return look(path, info), -1
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
