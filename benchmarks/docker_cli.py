@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from benchmarks.floors import below, proportional_mb
 from benchmarks.peers.process import PeerFailed
+from benchmarks.table import Side, repeat
 
 IMAGE = "python:3.11"
+DOCKER_RUN, DOCKER_EXEC, CONTAINER = "`docker run`", "`docker exec`", "docker container"
 
 
 class DockerCli:
@@ -25,12 +28,7 @@ class DockerCli:
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _docker("rm", "--force", self.container)
 
     def run_true(self) -> None:
@@ -54,6 +52,26 @@ class DockerCli:
             return sum(proportional_mb(each) for each in {int(parent), *below(int(parent))})
         except OSError as error:
             raise PeerFailed(f"the engine's processes cannot be looked at: {error}") from None
+
+
+def docker_beside(
+    stack: ExitStack, name: str, measure: Callable[[DockerCli], float]
+) -> tuple[dict[str, Side], dict[str, str]]:
+    """Have it take part in a comparison.
+
+    Args:
+        stack: What ends it.
+        name: What the row calls it.
+        measure: Returns one sample.
+
+    Returns:
+        Its side, and else why it has none.
+    """
+    try:
+        docker = stack.enter_context(DockerCli())
+    except PeerFailed as error:
+        return {}, {name: str(error)}
+    return {name: Side(repeat(lambda: measure(docker)))}, {}
 
 
 def _docker(*arguments: str) -> str:

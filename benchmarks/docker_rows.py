@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from benchmarks.docker_cli import IMAGE, DockerCli
-from benchmarks.peers.process import PeerFailed
+from benchmarks.docker_cli import DOCKER_EXEC, IMAGE, docker_beside
+from benchmarks.games import ACTION, GUESS, play
 from benchmarks.table import (
     Samples,
     Side,
@@ -30,9 +30,6 @@ from rock_gym.gem.places import with_guest
 from rock_gym.spec import SandboxSpec
 
 CONTAINERS = "a container without a network on each side"
-DOCKER_EXEC = "`docker exec`"
-GAME = "game:GuessTheNumber-v0-hard"
-ACTION = "\\boxed{1}"
 
 
 class Engine:
@@ -157,18 +154,11 @@ def execute(count: int) -> Samples:
         Sandbox.start(IMAGE, backend="docker") as sandbox,
         engine.container() as container,
     ):
-        peers, missing = {}, {}
-        try:
-            docker = stack.enter_context(DockerCli())
-            peers[DOCKER_EXEC] = Side(repeat(lambda: timed(docker.exec_true)))
-        except PeerFailed as error:
-            missing[DOCKER_EXEC] = str(error)
         return compare(
             count,
             Side(repeat(lambda: timed(lambda: sandbox.execute(["true"]))), 5),
             Side(repeat(lambda: timed(lambda: engine.execute(container)))),
-            peers,
-            missing,
+            *docker_beside(stack, DOCKER_EXEC, lambda docker: timed(docker.exec_true)),
         )
 
 
@@ -184,9 +174,9 @@ def gem_step(count: int, **options: Any) -> Samples:
     spec = with_guest(SandboxSpec.of(**options), backend="docker")
     with (
         SandboxPool.from_spec(spec, backend="docker") as pool,
-        GemInProcess(GAME, ACTION) as raw,
+        GemInProcess(GUESS, ACTION) as raw,
     ):
-        env: Any = rock_gym.make(GAME, pool=pool).unwrapped
+        env: Any = rock_gym.make(GUESS, pool=pool).unwrapped
         env.reset(seed=1)
         if options:
             # Like ours, which the table pins: with a socket the process is one of this machine.
@@ -227,16 +217,3 @@ def gem_step_over_the_stream(count: int) -> Samples:
 )
 def gem_step_over_a_socket(count: int) -> Samples:
     return gem_step(count, run_dir=True)
-
-
-def play(env: Any, count: int) -> list[float]:
-    """Seconds that each of so many steps takes."""
-    taken: list[float] = []
-    env.reset(seed=1)
-    while len(taken) < count:
-        start = time.perf_counter()
-        _, _, terminated, truncated, _ = env.step(ACTION)
-        taken.append(time.perf_counter() - start)
-        if terminated or truncated:
-            env.reset(seed=1)
-    return taken

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -15,6 +16,8 @@ GUESS, TILES, SOKOBAN = (
     "game:Game2048-v0-easy",
     "game:Sokoban-v0-easy",
 )
+# A turn of GUESS, which most rows that play one environment take.
+ACTION = "\\boxed{1}"
 MOVES = ("up", "down", "left", "right")
 SLEEPER_ID = "bench:Sleeper-v0"
 SLEEPER = """
@@ -76,3 +79,29 @@ def actions_of(gem_id: str, number: int) -> Iterator[list[str]]:
 def nap(drawn: random.Random) -> str:
     """How long a step of a sleeper takes: a few of them much longer than the others."""
     return str(SLOW_S if drawn.random() < SLOW_SHARE else STEP_S)
+
+
+def steps_of(envs: Any, gem_id: str, number: int) -> Callable[[], float]:
+    """Return what tells how long the next step of all takes."""
+    actions = actions_of(gem_id, number)
+
+    def step() -> float:
+        chosen = next(actions)
+        start = time.perf_counter()
+        envs.step(chosen)
+        return time.perf_counter() - start
+
+    return step
+
+
+def play(env: gym.Env[str, str], count: int) -> list[float]:
+    """Seconds that each of so many steps of GUESS takes, resets left out."""
+    taken: list[float] = []
+    env.reset(seed=1)
+    while len(taken) < count:
+        start = time.perf_counter()
+        _, _, terminated, truncated, _ = env.step(ACTION)
+        taken.append(time.perf_counter() - start)
+        if terminated or truncated:
+            env.reset(seed=1)
+    return taken

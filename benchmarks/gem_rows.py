@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.games import ACTION, GUESS, play
 from benchmarks.peers.process import Peers
 from benchmarks.peers.vectors import GYM_ASYNC
 from benchmarks.table import (
@@ -30,8 +31,6 @@ from benchmarks.table import (
 )
 
 FLOORS = Path(__file__).with_name("floors.py")
-GAME = "game:GuessTheNumber-v0-hard"
-ACTION = "\\boxed{1}"
 ASYNC_ONE, ECHO = "AsyncVectorEnv of one", "raw socket echo"
 
 
@@ -42,7 +41,7 @@ def gem_env() -> Iterator[Any]:
     import rock_gym
 
     gym.logger.min_level = gym.logger.ERROR
-    env = rock_gym.make(GAME, backend="bubblewrap")
+    env = rock_gym.make(GUESS, backend="bubblewrap")
     try:
         yield env.unwrapped
     finally:
@@ -56,12 +55,12 @@ def gem_step(count: int, *, apart: bool = False) -> Samples:
     with (
         ExitStack() as stack,
         gem_env() as env,
-        GemInProcess(GAME, ACTION) as raw,
+        GemInProcess(GUESS, ACTION) as raw,
         EchoProcess() as echo,
     ):
         env.reset(seed=1)
         beside = Peers(stack)
-        other = beside.start(ASYNC_ONE, "vectors", GYM_ASYNC, GAME, "1")
+        other = beside.start(ASYNC_ONE, "vectors", GYM_ASYNC, GUESS, "1")
         if apart:
             here, there = sorted(os.sched_getaffinity(0))[:2]
             os.sched_setaffinity(0, {here})
@@ -72,21 +71,12 @@ def gem_step(count: int, *, apart: bool = False) -> Samples:
                 for pid in below(other.pid):
                     os.sched_setaffinity(pid, {there})
 
-        def ours(batch: int) -> list[float]:
-            taken: list[float] = []
-            env.reset(seed=1)
-            while len(taken) < batch:
-                start = time.perf_counter()
-                _, _, terminated, truncated, _ = env.step(ACTION)
-                taken.append(time.perf_counter() - start)
-                if terminated or truncated:
-                    env.reset(seed=1)
-            return taken
-
         peers = {ECHO: Side(repeat(lambda: timed(echo.turn)), 50)}
         if other is not None:
             peers[ASYNC_ONE] = Side(partial(other.sample, "step"), 50)
-        return compare(count, Side(ours, 50), Side(raw.steps, 50), peers, beside.missing)
+        return compare(
+            count, Side(partial(play, env), 50), Side(raw.steps, 50), peers, beside.missing
+        )
 
 
 _PLACES: tuple[tuple[Cpus, tuple[float, float]], ...] = (("one", (30, 15)), ("two", (90, 60)))
@@ -120,7 +110,7 @@ def _fill_bytecode_cache() -> None:
 )
 def guest_up(count: int) -> Samples:
     _fill_bytecode_cache()
-    ours = [sys.executable, str(FLOORS), "first-reset", GAME]
+    ours = [sys.executable, str(FLOORS), "first-reset", GUESS]
     floor = [sys.executable, "-c", "import gem"]
 
     def tell(command: list[str]) -> float:
@@ -143,7 +133,7 @@ def many_envs(number: int) -> tuple[float, float]:
     from benchmarks.floors import below, proportional_mb
 
     before = below(os.getpid())
-    envs = [rock_gym.make(GAME, backend="bubblewrap").unwrapped for _ in range(number)]
+    envs = [rock_gym.make(GUESS, backend="bubblewrap").unwrapped for _ in range(number)]
     try:
         envs[0].reset(seed=0)
         with ThreadPoolExecutor(16) as threads:
@@ -187,7 +177,7 @@ def many_memory(count: int) -> Samples:
     name = "AsyncVectorEnv's process"
     with ExitStack() as stack:
         beside = Peers(stack)
-        other = beside.start(name, "vectors", GYM_ASYNC, GAME, "64")
+        other = beside.start(name, "vectors", GYM_ASYNC, GUESS, "64")
         return compare(
             count,
             Side(repeat(lambda: many_envs(64)[1])),

@@ -19,12 +19,11 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from benchmarks.floors import below
+from benchmarks.games import ACTION, GUESS
 from benchmarks.http_load import GEM, Connection, Player, drive
 from benchmarks.table import Samples, above, at_most, row, share, take_turns, timed
 
 SERVER = Path(__file__).with_name("http_server.py")
-GAME = "game:GuessTheNumber-v0-hard"
-ACTION = "\\boxed{1}"
 BATCH = 64
 CLIENTS = 32
 
@@ -52,7 +51,7 @@ def both() -> Iterator[tuple[str, str]]:
     """Run our server and the bare one, which answers as a step of ours does."""
     with serving("ours", "bare") as (ours, bare):
         with closing(Connection(ours)) as client, closing(Connection(bare)) as other:
-            made = client.gem("make", env_id=GAME)["sandbox_id"]
+            made = client.gem("make", env_id=GUESS)["sandbox_id"]
             client.gem("reset", sandbox_id=made, seed=1)
             turn = client.gem("step", sandbox_id=made, action=ACTION)
             client.gem("close", sandbox_id=made)
@@ -65,7 +64,7 @@ class Stepper:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        made = connection.gem("make", env_id=GAME)["sandbox_id"]
+        made = connection.gem("make", env_id=GUESS)["sandbox_id"]
         self._reset = connection.pack(f"{GEM}/reset", {"sandbox_id": made, "seed": 1})
         self._step = connection.pack(f"{GEM}/step", {"sandbox_id": made, "action": ACTION})
         self._over = True
@@ -114,7 +113,7 @@ def many_clients(count: int) -> Samples:
     with both() as (ours, bare), ExitStack() as stack:
         clients = [stack.enter_context(closing(Connection(ours))) for _ in range(CLIENTS)]
         others = [stack.enter_context(closing(Connection(bare))) for _ in range(CLIENTS)]
-        ids = [client.gem("make", env_id=GAME)["sandbox_id"] for client in clients]
+        ids = [client.gem("make", env_id=GUESS)["sandbox_id"] for client in clients]
         steps = [
             client.pack(f"{GEM}/step", {"sandbox_id": each, "action": ACTION})
             for client, each in zip(clients, ids, strict=True)
@@ -158,7 +157,7 @@ def make(count: int) -> Samples:
     with both() as (ours, bare), ExitStack() as stack:
         client = stack.enter_context(closing(Connection(ours)))
         other = stack.enter_context(closing(Connection(bare)))
-        request = client.pack(f"{GEM}/make", {"env_id": GAME})
+        request = client.pack(f"{GEM}/make", {"env_id": GUESS})
         plain = other.pack("/", {})
 
         def made() -> float:
@@ -186,10 +185,10 @@ def batch(count: int) -> Samples:
 
     actions = [ACTION] * BATCH
     with serving("ours") as (url,), closing(Connection(url)) as client:
-        made = client.gem("make", env_id=GAME, num_envs=BATCH, observation="text")["sandbox_id"]
+        made = client.gem("make", env_id=GUESS, num_envs=BATCH, observation="text")["sandbox_id"]
         client.gem("reset", sandbox_id=made, seed=1)
         request = client.pack(f"{GEM}/step", {"sandbox_id": made, "action": actions})
-        with SandboxVectorEnv(gem_id=GAME, num_envs=BATCH, backend="bubblewrap") as envs:
+        with SandboxVectorEnv(gem_id=GUESS, num_envs=BATCH, backend="bubblewrap") as envs:
             envs.reset(seed=1)
             # In turns of ten: 64 processes of one are woken while those of the other sleep.
             return _in_turns(
@@ -216,7 +215,7 @@ def crowd(url: str, clients: int, steps: int) -> tuple[int, float]:
         How many steps there were, and seconds.
     """
     guesses = itertools.cycle([f"\\boxed{{{number}}}" for number in (25, 12, 37, 6, 44, 18, 31)])
-    players = [Player(url, GAME, 1000 * n, lambda: next(guesses)) for n in range(clients)]
+    players = [Player(url, GUESS, 1000 * n, lambda: next(guesses)) for n in range(clients)]
     connections = [player.connection for player in players]
 
     def make(number: int, answer: bytes) -> bytes | None:
@@ -268,7 +267,7 @@ def main(arguments: list[str]) -> None:
     steps = int(arguments[1]) if len(arguments) > 1 else 20
     with serving("ours") as (url,):
         with closing(Connection(url)) as client:
-            client.gem("close", sandbox_id=client.gem("make", env_id=GAME)["sandbox_id"])
+            client.gem("close", sandbox_id=client.gem("make", env_id=GUESS)["sandbox_id"])
         (pid,) = (each for each in below(os.getpid()) if _is_server(each))
         before = left_by(pid)
         done, took = crowd(url, clients, steps)

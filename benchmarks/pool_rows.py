@@ -9,9 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from benchmarks.docker_cli import DockerCli
-from benchmarks.peers.process import PeerFailed
-from benchmarks.sandbox_rows import DOCKER_RUN
+from benchmarks.docker_cli import DOCKER_RUN, docker_beside
 from benchmarks.table import Samples, Side, a_second, at_most, compare, repeat, row, timed
 
 
@@ -106,17 +104,15 @@ def sustained(count: int) -> Samples:
         def floor() -> None:
             by_two(lambda: bare_bwrap()(), cycles)
 
-        peers, missing = {}, {}
-        try:
-            docker = stack.enter_context(DockerCli())
-            peers[DOCKER_RUN] = Side(repeat(lambda: timed(lambda: by_two(docker.run_true, 2)) / 2))
-        except PeerFailed as error:
-            missing[DOCKER_RUN] = str(error)
+        docker = docker_beside(
+            stack,
+            DOCKER_RUN,
+            lambda docker: timed(lambda: by_two(docker.run_true, 2)) / 2,
+        )
         _warm(pool, 4)
         return compare(
             count,
             Side(repeat(lambda: timed(ours) / cycles)),
             Side(repeat(lambda: timed(floor) / cycles)),
-            peers,
-            missing,
+            *docker,
         )

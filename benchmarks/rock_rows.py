@@ -13,8 +13,9 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
 
+from benchmarks.games import ACTION, GUESS
 from benchmarks.http_load import Connection
-from benchmarks.http_rows import ACTION, GAME, Stepper, both
+from benchmarks.http_rows import Stepper, both
 from benchmarks.peers import venvs
 from benchmarks.peers.process import ROOT, PeerFailed, Peers
 from benchmarks.table import Samples, Side, compare, faster, repeat, row, timed
@@ -105,7 +106,7 @@ def rocklet_steps(stack: ExitStack) -> Callable[[], float]:
     """Return what steps an environment in ROCK's server, and times it."""
     rocklet = Rocklet(stack)
     own = {"sandbox_id": "bench"}
-    rocklet.ask("/env/make", {"env_id": GAME, **own})
+    rocklet.ask("/env/make", {"env_id": GUESS, **own})
     reset = rocklet.connection.pack("/env/reset", {"seed": 1, **own})
     step = rocklet.connection.pack("/env/step", {"action": ACTION, **own})
     over = True
@@ -138,7 +139,7 @@ def beside(
     """
     peers = Peers(stack)
     sides = {}
-    client = peers.start(CLIENT, "rock_client", kind, url, GAME, ACTION, venv="rl-rock")
+    client = peers.start(CLIENT, "rock_client", kind, url, GUESS, ACTION, venv="rl-rock")
     if client is not None:
         sides[CLIENT] = Side(partial(client.sample, sampler), 5)
     try:

@@ -8,9 +8,10 @@ import time
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.docker_cli import DockerCli
-from benchmarks.peers.process import PeerFailed, Peers
+from benchmarks.docker_cli import CONTAINER, DOCKER_RUN, DockerCli, docker_beside
+from benchmarks.peers.process import Peers
 from benchmarks.table import (
+    Bar,
     Samples,
     Side,
     at_most,
@@ -24,7 +25,6 @@ from benchmarks.table import (
 )
 
 SWE_REX = "SWE-ReX"
-DOCKER_RUN = "`docker run`"
 
 
 def start_and_run() -> float:
@@ -53,19 +53,12 @@ def fresh_sandbox(count: int) -> Samples:
     from benchmarks.floors import bare_bwrap
 
     with ExitStack() as stack:
-        peers, missing = {}, {}
-        try:
-            docker = stack.enter_context(DockerCli())
-            peers[DOCKER_RUN] = Side(repeat(partial(timed, docker.run_true)))
-        except PeerFailed as error:
-            missing[DOCKER_RUN] = str(error)
         # Turns of ten: after half a second of docker's, the first finds its caches cold.
         return compare(
             count,
             Side(repeat(start_and_run), 10),
             Side(repeat(lambda: timed(bare_bwrap())), 10),
-            peers,
-            missing,
+            *docker_beside(stack, DOCKER_RUN, lambda docker: timed(docker.run_true)),
         )
 
 
@@ -118,29 +111,23 @@ def in_session(command: str, kind: str, count: int, *, apart: bool = False) -> S
         return found
 
 
+_COMMANDS: tuple[tuple[str, str, str, int, list[Bar]], ...] = (
+    ("builtin", "true", "builtin", 5000, [faster(1500), of_floor(3, 1.5)]),
+    ("`/bin/true`", "/bin/true", "external", 1000, [faster(80), of_floor(1.3, 1.1)]),
+)
 for _cpus in ("one", "two"):
-    row(
-        "session command, builtin",
-        what="`session.run('true')`, with its output and exit code",
-        peers=[SWE_REX],
-        floor="raw pipe to bash",
-        count=5000,
-        bars=[faster(1500), of_floor(3, 1.5)],
-        unit="us",
-        isolation="ours in an embedded sandbox; pipe and SWE-ReX in none",
-        cpus=_cpus,
-    )(partial(in_session, "true", "builtin", apart=_cpus == "two"))
-    row(
-        "session command, `/bin/true`",
-        what="`session.run('/bin/true')`, with its output and exit code",
-        peers=[SWE_REX],
-        floor="raw pipe to bash",
-        count=1000,
-        bars=[faster(80), of_floor(1.3, 1.1)],
-        unit="us",
-        isolation="ours in an embedded sandbox; pipe and SWE-ReX in none",
-        cpus=_cpus,
-    )(partial(in_session, "/bin/true", "external", apart=_cpus == "two"))
+    for _name, _command, _kind, _count, _bars in _COMMANDS:
+        row(
+            f"session command, {_name}",
+            what=f"`session.run('{_command}')`, with its output and exit code",
+            peers=[SWE_REX],
+            floor="raw pipe to bash",
+            count=_count,
+            bars=_bars,
+            unit="us",
+            isolation="ours in an embedded sandbox; pipe and SWE-ReX in none",
+            cpus=_cpus,
+        )(partial(in_session, _command, _kind, apart=_cpus == "two"))
 
 
 @row(
@@ -184,7 +171,7 @@ def execute(count: int) -> Samples:
     "memory of an idle sandbox",
     what="proportional memory of all that runs for 64 idle sandboxes, launcher included, per each",
     isolation="an embedded sandbox, a container with its shim, bwrap with the same flags",
-    peers=["docker container"],
+    peers=[CONTAINER],
     floor="bare `bwrap` that waits",
     count=3,
     bars=[at_most(3, 1)],
@@ -213,10 +200,5 @@ def idle_memory(count: int) -> Samples:
             return sum(proportional_mb(pid) for pid in below(os.getpid()) - others) / number
 
     with ExitStack() as stack:
-        peers, missing = {}, {}
-        try:
-            docker = stack.enter_context(DockerCli())
-            peers["docker container"] = Side(repeat(docker.memory_mb))
-        except PeerFailed as error:
-            missing["docker container"] = str(error)
-        return compare(count, Side(repeat(ours)), Side(repeat(floor)), peers, missing)
+        docker = docker_beside(stack, CONTAINER, DockerCli.memory_mb)
+        return compare(count, Side(repeat(ours)), Side(repeat(floor)), *docker)

@@ -46,8 +46,8 @@ class Bar:
     """What ours is held to, by medians.
 
     Attributes:
-        against: What is compared. Of the first three of ``_AT_LEAST`` more is better, of the
-            others less.
+        against: What is compared. Of what is in ``_AT_LEAST`` more is better, of the others
+            less.
         must: What has to be reached, if anything.
         aim: What is aimed at, if anything.
         peer: Which peer, where it is not the row's first.
@@ -200,10 +200,11 @@ def compare(
     floor: Side,
     peers: Mapping[str, Side] | None = None,
     missing: Mapping[str, str] | None = None,
+    warm_up: int = 1,
 ) -> Samples:
     """Sample all sides in turns until ours has so many, or the time is up.
 
-    Each side begins a turn as often as the others; the first turn does not count. A peer that
+    Each side begins a turn as often as the others; the first turns do not count. A peer that
     breaks is left out from then on, and the samples say why.
     """
     samples = Samples(missing=dict(missing or {}))
@@ -211,7 +212,7 @@ def compare(
     for name, side in (peers or {}).items():
         sides[f"peer {name}"] = side, samples.peers.setdefault(name, [])
     until = time.monotonic() + SAMPLING_S
-    for turn in range(-1, max(1, count // ours.each)):
+    for turn in range(-warm_up, max(1, count // ours.each)):
         order = list(sides)
         first = turn % len(order)
         for name in order[first:] + order[:first]:
@@ -232,18 +233,7 @@ def compare(
 
 def take_turns(ours: Callable[[], float], floor: Callable[[], float], count: int) -> Samples:
     """Sample both alternately, each going first half of the time; the first few do not count."""
-    samples = Samples()
-    warm_up = min(20, count)
-    until = time.monotonic() + SAMPLING_S
-    for number in range(-warm_up, count):
-        pair = [(ours, samples.ours), (floor, samples.floor)]
-        for measure, kept in pair if number % 2 else reversed(pair):
-            value = measure()
-            if number >= 0:
-                kept.append(value)
-        if time.monotonic() > until and samples.ours:
-            break
-    return samples
+    return compare(count, Side(repeat(ours)), Side(repeat(floor)), warm_up=min(20, count))
 
 
 def timed(action: Callable[[], object]) -> float:

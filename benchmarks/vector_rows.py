@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from benchmarks.games import (
     Unsandboxed,
     actions_of,
     nap,
+    steps_of,
 )
 from benchmarks.peers.process import Peer, Peers
 from benchmarks.peers.vectors import GEM_ASYNC, GEM_SYNC, GYM_ASYNC, GYM_SYNC
@@ -40,19 +40,6 @@ OTHERS = {
     "SyncVectorEnv": GYM_SYNC,
     "gem's AsyncVectorEnv (threads)": GEM_ASYNC,
 }
-
-
-def steps_of(envs: Any, gem_id: str, number: int) -> Callable[[], float]:
-    """What tells how long the next step of all takes."""
-    actions = actions_of(gem_id, number)
-
-    def step() -> float:
-        chosen = next(actions)
-        start = time.perf_counter()
-        envs.step(chosen)
-        return time.perf_counter() - start
-
-    return step
 
 
 def lockstep(

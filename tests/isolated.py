@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from benchmarks.peers import venvs
 
 
 def interpreter(requirement: str) -> Path:
@@ -21,12 +20,7 @@ def interpreter(requirement: str) -> Path:
     Args:
         requirement: Such as ``"rl-rock==1.11.0"``.
     """
-
-    def install(python: Path) -> None:
-        pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-        subprocess.run([*pip, requirement], check=True)
-
-    return built_once(requirement.replace("==", "-"), install)
+    return built_once(requirement.replace("==", "-"), lambda python: venvs.add(python, requirement))
 
 
 def built_once(name: str, install: Callable[[Path], None]) -> Path:
@@ -37,16 +31,7 @@ def built_once(name: str, install: Callable[[Path], None]) -> Path:
         install: Puts into it what it is to have, by its interpreter, unless that was done before.
     """
     home = Path(tempfile.gettempdir()) / f"rock-gym-test-{name}-{os.getuid()}"
-    python = home / "bin" / "python"
-    with Path(f"{home}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = home / "complete"
-        if not done.exists():
-            shutil.rmtree(home, ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", home], check=True)
-            install(python)
-            done.touch()
-    return python
+    return venvs.built(home, install)
 
 
 if __name__ == "__main__":

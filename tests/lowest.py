@@ -6,11 +6,10 @@ Built once on a machine and for each set of bounds; ``python -m tests.lowest`` b
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.peers import venvs
 from tests.isolated import built_once
 
 if sys.version_info >= (3, 11):
@@ -19,7 +18,6 @@ else:
     import tomli as tomllib  # which pytest brings along there
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
-# Ray is as large as all others together, and has its own tests.
 EXTRAS = ("data", "server", "words")
 
 
@@ -36,12 +34,8 @@ def interpreter() -> Path:
 
 
 def _install(python: Path) -> None:
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet"]
-    command += ["--resolution", "lowest-direct", "--python", str(python), "-r", str(PROJECT)]
-    command += [word for name in EXTRAS for word in ("--extra", name)]
-    # It is to trust whom this machine trusts, as pip does: by either name, new or old.
-    trusting = {**os.environ, "UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
-    subprocess.run(command, check=True, env=trusting)
+    extras = [word for name in EXTRAS for word in ("--extra", name)]
+    venvs.add(python, "--resolution", "lowest-direct", "-r", str(PROJECT), *extras)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import machine, report, run
+from benchmarks.docker_cli import CONTAINER, DOCKER_EXEC, DOCKER_RUN
 from benchmarks.peers import venvs
 from benchmarks.peers.process import Peer, PeerFailed
+from benchmarks.rock_rows import CLIENT, ROCKLET
+from benchmarks.sandbox_rows import SWE_REX
 from benchmarks.table import ROWS, Result, Row, Samples, Side, compare
 from tests.conftest import why_unusable
 from tests.gem.conftest import backend_or_skip
@@ -49,6 +52,11 @@ ISSUE_ROWS = (
 )
 
 
+# Peers that may be missing: those that may not be installed, or give up, and an engine's.
+FROM_PYPI = (SWE_REX, CLIENT, ROCKLET)
+OF_DOCKER = (DOCKER_RUN, DOCKER_EXEC, CONTAINER)
+
+
 @pytest.fixture(scope="module")
 def lacking() -> dict[str, str]:
     """Peers that cannot be measured here, and why: without a network none can be installed."""
@@ -78,9 +86,11 @@ def test_each_row_runs(row: Row, lacking: dict[str, str]) -> None:
     assert samples.floor
     assert set(samples.peers) | set(samples.missing) == set(row.peers)
     assert_as_wide_as_the_heading(report.line(Result(row, samples)))
+    may_be_missing = {*FROM_PYPI, *(OF_DOCKER if "docker" in lacking else ())}
+    assert set(samples.missing) <= may_be_missing, samples.missing
     if samples.missing:
-        # Not installed, or it gave up: peers have time limits of their own that a busy machine
-        # may exceed, and theirs are not what is tested.
+        # Not installed, or it gave up: those from PyPI have time limits of their own that a busy
+        # machine may exceed, and theirs are not what is tested.
         pytest.skip(f"measured without {samples.missing}; not here: {lacking}")
 
 

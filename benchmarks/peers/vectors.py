@@ -7,9 +7,9 @@ It runs by the benchmark's own interpreter, which has them: only what steps the 
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from benchmarks.floors import below, proportional_mb
-from benchmarks.games import SLEEPER, SLEEPER_ID, Unsandboxed, actions_of
+from benchmarks.games import SLEEPER, SLEEPER_ID, Unsandboxed, steps_of
 from benchmarks.peers.answering import serve
 
 GYM_ASYNC, GYM_SYNC, GEM_ASYNC, GEM_SYNC = "gym-async", "gym-sync", "gem-async", "gem-sync"
@@ -31,7 +31,7 @@ def make(kind: str, gem_id: str, number: int) -> Any:
         with TemporaryDirectory() as directory:
             Path(directory, "sleeper.py").write_text(SLEEPER)
             sys.path.insert(0, directory)
-            __import__("sleeper")
+            importlib.import_module("sleeper")
     if kind in (GEM_ASYNC, GEM_SYNC):
         return gem.make_vec([gem_id] * number, async_mode=kind == GEM_ASYNC)
     gem.make(gem_id)
@@ -48,13 +48,7 @@ def main(kind: str, gem_id: str, number: int) -> None:
     envs = make(kind, gem_id, number)
     sys.stdout = out
     envs.reset(seed=1)
-    actions = actions_of(gem_id, number)
-
-    def step() -> float:
-        chosen = next(actions)
-        start = time.perf_counter()
-        envs.step(chosen)
-        return time.perf_counter() - start
+    step = steps_of(envs, gem_id, number)
 
     def memory() -> float:
         return sum(map(proportional_mb, {os.getpid(), *below(os.getpid())})) / number

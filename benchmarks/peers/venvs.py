@@ -1,4 +1,4 @@
-"""Virtual environments with the packages of peers, made once below ``.bench/``."""
+"""Virtual environments that are made once on a machine; those of peers are below ``.bench/``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 REQUIREMENTS: Mapping[str, str] = {
@@ -15,6 +16,52 @@ REQUIREMENTS: Mapping[str, str] = {
     "rl-rock": "rl-rock[rocklet]==1.11.0",
 }
 INSTALL_S = 240
+
+
+def built(directory: Path, fill: Callable[[Path], object]) -> Path:
+    """Return the interpreter of a virtual environment, which the first who asks for it makes.
+
+    Args:
+        directory: Where it is.
+        fill: Puts into it what it is to have, by its interpreter. What that raises is raised, and
+            who asks next tries again.
+    """
+    python = directory / "bin" / "python"
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with Path(f"{directory}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = directory / "complete"
+        if not done.exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            subprocess.run([sys.executable, "-m", "venv", directory], check=True)
+            fill(python)
+            done.touch()
+    return python
+
+
+def add(python: Path, *words: str, timeout_s: float | None = None) -> None:
+    """Have uv install what its words say for an interpreter.
+
+    Raises:
+        subprocess.CalledProcessError: If it cannot; has what uv said.
+        subprocess.TimeoutExpired: If it takes longer.
+    """
+    command = [sys.executable, "-m", "uv", "--quiet", "pip", "install", "--python", str(python)]
+    # It is to trust whom this machine trusts, as pip does: by either name, new or old.
+    trusting = {**os.environ, "UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
+    done = subprocess.run(
+        [*command, *words],
+        env=trusting,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=timeout_s,
+    )
+    if done.returncode != 0:
+        sys.stderr.write(done.stderr)
+        done.check_returncode()
+
+
+# Peers
 
 
 def home() -> Path:
@@ -39,42 +86,24 @@ def interpreter(name: str) -> Path:
 
 def install(name: str) -> str | None:
     """Install a peer's packages where they are not yet; returns why that failed, if it did."""
-    directory = _directory(name)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    failed = Path(f"{directory}.failed")
-    with Path(f"{directory}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (directory / "complete").exists():
-            return None
-        shutil.rmtree(directory, ignore_errors=True)
+    requirement = REQUIREMENTS[name]
+    failed = Path(f"{_directory(name)}.failed")
+    try:
+        built(_directory(name), partial(_fill, requirement=requirement))
+    except subprocess.TimeoutExpired:
+        reason = f"{requirement} could not be installed in {INSTALL_S} s"
+    except subprocess.CalledProcessError as error:
+        said = " ".join((error.stderr or "").split())
+        reason = f"{requirement} could not be installed: {said[-300:]}"
+    else:
         failed.unlink(missing_ok=True)
-        reason = _install(directory, REQUIREMENTS[name])
-        if reason is None:
-            (directory / "complete").touch()
-        else:
-            failed.write_text(reason)
-        return reason
+        return None
+    failed.write_text(reason)
+    return reason
 
 
-def _install(directory: Path, requirement: str) -> str | None:
-    python = directory / "bin" / "python"
-    uv = [sys.executable, "-m", "uv", "--quiet"]
-    # It is to trust whom this machine trusts, as pip does: by either name, new or old.
-    trusting = {**os.environ, "UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
-    for command in (
-        [*uv, "venv", "--python", sys.executable, str(directory)],
-        [*uv, "pip", "install", "--python", str(python), requirement],
-    ):
-        try:
-            done = subprocess.run(
-                command, env=trusting, capture_output=True, text=True, timeout=INSTALL_S
-            )
-        except subprocess.TimeoutExpired:
-            return f"{requirement} could not be installed in {INSTALL_S} s"
-        if done.returncode != 0:
-            said = " ".join(done.stderr.split())
-            return f"{requirement} could not be installed: {said[-300:]}"
-    return None
+def _fill(python: Path, requirement: str) -> None:
+    add(python, requirement, timeout_s=INSTALL_S)
 
 
 def _directory(name: str) -> Path:
