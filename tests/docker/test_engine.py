@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +14,8 @@ import pytest
 from rock_gym import Sandbox, SandboxPool
 from rock_gym.backends.docker import DockerBackend
 from rock_gym.errors import BackendUnavailable, RockGymError, SandboxLost
-from tests.contract.support import eventually, wait_gone, within
+from tests.contract.support import eventually, within
+from tests.docker.private_engine import PrivateEngine, place
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -26,95 +23,13 @@ pytestmark = [
 ]
 
 
-class PrivateEngine:
-    """A dockerd of the test's own."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.url = f"unix://{place}/e.sock"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self.end_containerd()
-        # A network namespace of its own: without a bridge it removes the machine's. And one of
-        # mounts, where its own are nobody's business.
-        command = [
-            "unshare",
-            "--net",
-            "--mount",
-            "dockerd",
-            f"--data-root={self.place}/data",
-            f"--exec-root={self.place}/exec",
-        ]
-        command += [f"--pidfile={self.place}/pid", "-H", self.url, "--bridge=none"]
-        command += ["--iptables=false", "--log-level=error"]
-        with (self.place / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        assert eventually(self.answers, 60), (self.place / "log").read_text()[-2000:]
-
-    def end_containerd(self) -> None:
-        """End what a killed engine leaves running, which the next one would trip over."""
-        with contextlib.suppress(OSError, ValueError):
-            pid = int((self.place / "exec" / "containerd" / "containerd.pid").read_text())
-            os.kill(pid, signal.SIGKILL)
-            wait_gone({pid})
-            (self.place / "exec" / "containerd" / "containerd.pid").unlink()
-
-    def answers(self) -> bool:
-        try:
-            DockerBackend(self.url).engine.close()
-        except RockGymError:
-            return False
-        return True
-
-    def stop(self, number: int = signal.SIGKILL) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-        if number == signal.SIGSTOP:
-            # Not before its last thread has stopped: they may go on for a while.
-            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
-        else:
-            self.process.wait(60)
-
-    def clean(self) -> None:
-        """End it and all that it started, by its own process ids."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(30)
-            self.process.kill()
-            self.process.wait()
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                with contextlib.suppress(OSError):
-                    line = Path(f"/proc/{entry}/cmdline").read_bytes()
-                    if str(self.place).encode() in line:
-                        os.kill(int(entry), signal.SIGKILL)
-        shutil.rmtree(self.place, ignore_errors=True)
-
-
 @pytest.fixture(scope="module")
-def private(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateEngine]:
+def private(engine: Any) -> Iterator[PrivateEngine]:
     """A private engine with a small image."""
-    busybox = shutil.which("busybox")
-    if shutil.which("dockerd") is None or busybox is None:
-        pytest.skip("dockerd or busybox is not installed")
-    made = PrivateEngine(Path(f"/tmp/rock-gym-engine-{os.getpid()}"))
-    made.place.mkdir()
+    made = PrivateEngine(place("engine"))
     try:
         made.start()
-        root = tmp_path_factory.mktemp("root")
-        (root / "bin").mkdir()
-        shutil.copy(busybox, root / "bin" / "busybox")
-        for name in ("sh", "head", "chmod", "cat", "sleep"):
-            (root / "bin" / name).symlink_to("busybox")
-        tar = subprocess.run(["tar", "-C", str(root), "-c", "."], capture_output=True, check=True)
-        backend = DockerBackend(made.url)
-        backend.engine.api.import_image_from_data(tar.stdout, repository="small", tag="1")
-        backend.close()
+        made.supply()
         yield made
     finally:
         made.clean()

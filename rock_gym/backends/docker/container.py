@@ -239,7 +239,8 @@ class DockerContainer:
     def limits_reached(self) -> frozenset[str]:
         """Tell which limits it is at; see ``Container.limits_reached``."""
         places = self._made.bounded or (self.workdir,)
-        return frozenset({"disk"}) if is_full(self._link, places) else frozenset()
+        full = is_full(self._link, places) or (self._made.quota and self._figures.is_full())
+        return frozenset({"disk"}) if full else frozenset()
 
     def commit(self, name: str) -> CommittedImage:
         """Keep its files as an image; see ``Container.commit``."""

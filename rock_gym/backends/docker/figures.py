@@ -14,9 +14,12 @@ from rock_gym.backends.docker.engine import Engine
 from rock_gym.backends.docker.files import space_of
 from rock_gym.backends.docker.groups import Groups, Used
 from rock_gym.backends.docker.link import Link
-from rock_gym.errors import FileError, SandboxClosed, SandboxLost
+from rock_gym.errors import FileError, RockGymError, SandboxClosed, SandboxLost
 
 _ANSWER_S = 1.0
+# Where less than this is left of a storage driver's limit, which counts in blocks of its own, it is
+# reached.
+_LEFT_BYTES = 1 << 20
 
 
 class Figures:
@@ -82,6 +85,13 @@ class Figures:
                 sum(each["tx_bytes"] for each in networks),
             ),
         )
+
+    def is_full(self) -> bool:
+        """Whether it has written what it may, of which not all file systems tell. Never raises."""
+        assert self._disk_limit is not None
+        with contextlib.suppress(RockGymError):
+            return self._disk_limit - self._engine.written_bytes(self._container) < _LEFT_BYTES
+        return False
 
     def _disk_bytes(self) -> int | None:
         """Add up what it has written; None when its first process does not answer."""

@@ -117,7 +117,7 @@ def container_config(
         "Healthcheck": {"Test": ["NONE"]},
         "ExposedPorts": {f"{inner}/tcp": {} for inner, _ in spec.ports},
         "HostConfig": {
-            **_host_config(spec, mounts, closed, lease, quota),
+            **_host_config(spec, mounts, closed, lease, _root_bytes(spec, image, quota)),
             "Mounts": _binds(spec, door),
         },
     }
@@ -180,8 +180,17 @@ def workdir_of(spec: SandboxSpec, image: dict[str, Any], quota: bool) -> str:
     return str(own)
 
 
+def _root_bytes(spec: SandboxSpec, image: dict[str, Any], quota: bool) -> int | None:
+    """Return the size of the root to ask the storage driver for, if it is to hold one."""
+    disk = spec.resources.disk_bytes
+    if disk is None or not quota:
+        return None
+    # There the files of the image count as well.
+    return disk + (image["Size"] if image.get("GraphDriver", {}).get("Name") == "btrfs" else 0)
+
+
 def _host_config(
-    spec: SandboxSpec, mounts: dict[str, str], closed: bool, lease: bool, quota: bool
+    spec: SandboxSpec, mounts: dict[str, str], closed: bool, lease: bool, root_bytes: int | None
 ) -> dict[str, Any]:
     resources = spec.resources
     strict = spec.profile == "strict"
@@ -214,8 +223,8 @@ def _host_config(
     if resources.cpus is not None:
         config["CpuPeriod"] = _CPU_PERIOD_US
         config["CpuQuota"] = max(1000, round(resources.cpus * _CPU_PERIOD_US))
-    if resources.disk_bytes is not None and quota:
-        config["StorageOpt"] = {"size": str(resources.disk_bytes)}
+    if root_bytes is not None:
+        config["StorageOpt"] = {"size": str(root_bytes)}
     if spec.gpus is not None:
         config["DeviceRequests"] = [_device_request(spec.gpus)]
     if spec.ports:
