@@ -104,7 +104,7 @@ class AsyncHalves:
     def _finish_half(self, what: str, timeout: float | None) -> None:
         self._check_begun(what)
         until = None if timeout is None else time.monotonic() + timeout
-        self._gather(lambda: len(self._ready) == self.num_envs, until)
+        self._gather(lambda: len(self._ready) == self.num_envs, until, whole=True)
         if len(self._ready) < self.num_envs:
             raise self._timed_out(what, timeout)
         self._begun = None

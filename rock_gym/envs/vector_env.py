@@ -320,7 +320,8 @@ class SandboxVectorEnv(Calls, AsyncHalves, Turns, VectorEnv[Any, Any, Any]):  # 
             RockGymError: As ``step``. What others answered is kept for the next call.
         """
         turn = self.begin_recv(min_envs)
-        self._gather(turn.is_there, None if timeout is None else time.monotonic() + timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        self._gather(turn.is_there, until, whole=min_envs is None)
         batch: Batch = turn.take()
         return batch
 

@@ -108,6 +108,14 @@ class Poller:
             if not self._closed:
                 os.eventfd_write(self._event, 1)
 
+    def wait_for(self, number: int, timeout_s: float) -> None:
+        """Wait until one environment may have something to say, if it has a descriptor here."""
+        fd = self._watched.get(number)
+        if fd is not None:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.poll(timeout_s * 1000)
+
     def wait(self, timeout_s: float | None) -> list[int]:
         """Wait for environments that may have something to say.
 

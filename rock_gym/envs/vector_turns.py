@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Turn", "Turns"]
 
+# In how many parts the answers of all are taken in. Who is woken by each of them interrupts those
+# who have yet to work, and finds its own code and data gone from the caches. Who waits for all has
+# nothing to do meanwhile.
+_PARTS = 3
+# How long one answer is waited for while there may be others: the next episode of an environment
+# whose answer is there could begin.
+_PART_S = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -53,7 +61,7 @@ class Turns:
 
     def finish(self, turn: Turn) -> Any:
         """Wait until enough of a turn is there, and return what its ``take`` does."""
-        self._gather(turn.is_there)
+        self._gather(turn.is_there, whole=True)
         return turn.take()
 
     def take_in(self) -> None:
@@ -75,8 +83,16 @@ class Turns:
         elif slot.player.deadline < self.due_s:
             self.due_s = slot.player.deadline
 
-    def _gather(self, enough: Callable[[], bool], until: float | None = None) -> None:
-        """Take in answers as they come, until there are enough or time is up."""
+    def _gather(
+        self, enough: Callable[[], bool], until: float | None = None, *, whole: bool = False
+    ) -> None:
+        """Take in answers as they come, until there are enough or time is up.
+
+        Args:
+            enough: Whether there are enough.
+            until: When time is up, in terms of ``time.monotonic``; None for never.
+            whole: Whether only all are enough.
+        """
         wait = self._poller.wait
         end = math.inf if until is None else until
         while not enough():
@@ -85,11 +101,20 @@ class Turns:
                 self._expire(now)
                 continue
             soonest = min(end, self.due_s)
+            if whole:
+                self._wait_for_part(min(soonest - now, _PART_S))
             self._advance(wait(None if soonest == math.inf else soonest - now))
             if now >= end:
                 break
         # An episode that is over may be followed by the next at once.
         self._poller.flush()
+
+    def _wait_for_part(self, timeout_s: float) -> None:
+        """Wait for one of those that answer late, as they work in the order they were asked in."""
+        pending = [number for number, slot in enumerate(self._slots) if slot.pending]
+        part = math.ceil(len(self._slots) / _PARTS)
+        if pending:
+            self._poller.wait_for(pending[min(part, len(pending)) - 1], timeout_s)
 
     def _advance(self, numbers: Iterable[int]) -> None:
         """Take in the answers of environments that may have some."""
