@@ -212,24 +212,19 @@ class _Refusal(Exception):
 
 def _serve(channel: wire.Channel[wire.EnvRequest], run_dir: str) -> None:
     environment = _Environment(run_dir)
-    receive, send, meet = channel.receive, channel.send, environment.meet
     several: Several | None = None
     while True:
-        request = receive()
+        request = channel.meet(wire.Step, environment.step)
         if isinstance(request, wire.Batch):
             if several is None:
-                several = Several(lambda: _Environment(run_dir).meet, send)
+                several = Several(lambda: _Environment(run_dir).meet, channel.send)
             several.meet(request)
             continue
         if isinstance(request, wire.Close):
             return
-        reply = meet(request)
-        if reply is None:
-            continue
-        try:
-            send(reply)
-        except wire.WireError as error:
-            send(wire.Failed("too_large", str(error)))
+        reply = environment.meet(request)
+        if reply is not None:
+            channel.send_answer(reply)
 
 
 class _Environment:
@@ -243,26 +238,33 @@ class _Environment:
         self._rewind = False
         self._playing = False
 
+    def step(self, request: wire.Step) -> wire.Answer:
+        """Take a turn."""
+        try:
+            if not self._playing:
+                raise _Refusal("no episode is under way; reset first")
+            observation, reward, terminated, truncated, info = self.env.step(request.action)
+            return wire.Stepped(
+                observation if type(observation) is str else _text(observation),
+                float(reward),
+                bool(terminated),
+                bool(truncated),
+                wire.tidy_info(info),
+            )
+        except BaseException as error:
+            # Whatever users' code raises, exits too, is an answer: the process goes on.
+            return self.failure(error)
+
     def meet(self, request: wire.Make | wire.Reset | wire.Step) -> wire.Answer | None:
         """Do what is asked, and return what there is to say of it."""
+        if type(request) is wire.Step:
+            return self.step(request)
         try:
-            if type(request) is wire.Step:
-                if not self._playing:
-                    raise _Refusal("no episode is under way; reset first")
-                observation, reward, terminated, truncated, info = self.env.step(request.action)
-                return wire.Stepped(
-                    observation if type(observation) is str else _text(observation),
-                    float(reward),
-                    bool(terminated),
-                    bool(truncated),
-                    wire.tidy_info(info),
-                )
             if type(request) is wire.Reset:
                 return self.reset(request.seed)
             assert isinstance(request, wire.Make)
             self.make(request)
-        except BaseException as error:
-            # Whatever users' code raises, exits too, is an answer: the process goes on.
+        except BaseException as error:  # as above
             return self.failure(error)
         return None
 

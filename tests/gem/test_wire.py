@@ -7,6 +7,7 @@ import json
 import math
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -375,3 +376,33 @@ def test_the_guests_end_blocks_and_sends_whole() -> None:
     with pytest.raises(EOFError):
         guest.receive()
     guest.close()
+
+
+@pytest.mark.parametrize("at_once", [wire.CHUNK_BYTES, 13, 3])
+def test_the_guests_end_meets_one_kind_however_it_comes(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "CHUNK_BYTES", at_once)
+    ours, theirs = socket.socketpair()
+    guest = wire.Channel(theirs, wire.ENV_REQUESTS)
+    asked: list[str] = []
+
+    def answer(step: wire.Step) -> wire.Failed:
+        asked.append(step.action)
+        text = "x" * (wire.MAX_FRAME_BYTES if step.action == "fail" else 1)
+        return wire.Failed("env_error", text)
+
+    actions = ["a", "b", "l" * 20_000, "fail", "c"]
+    with theirs, ThreadPoolExecutor(1) as threads:
+        met = threads.submit(guest.meet, wire.Step, answer)
+        ours.sendall(b"".join(wire.encode(wire.Step(action)) for action in actions))
+        ours.sendall(wire.encode(wire.Reset(7)))
+        host = HostChannel(ours, wire.ENV_REPLIES)
+        kinds = [reply.kind for _ in actions if isinstance(reply := host.receive(30), wire.Failed)]
+        assert met.result(30) == wire.Reset(7)
+        assert asked == actions
+        assert kinds == ["env_error", "env_error", "env_error", "too_large", "env_error"]
+        met = threads.submit(guest.meet, wire.Step, answer)
+        host.close()
+        with pytest.raises(EOFError):
+            met.result(30)
