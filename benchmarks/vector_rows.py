@@ -33,6 +33,8 @@ from benchmarks.peers.vectors import GEM_ASYNC, GEM_SYNC, GYM_ASYNC, GYM_SYNC
 from benchmarks.table import Samples, Side, compare, faster, of_floor, repeat, row, share
 from rock_gym.envs import SandboxVectorEnv
 
+_SETTLING = 4
+
 ASYNC = "AsyncVectorEnv"
 GEM_SYNC_NAME = "gem's SyncVectorEnv"
 OTHERS = {
@@ -62,7 +64,7 @@ def lockstep(
         for name, kind in peers.items():
             peer = beside.start(name, "vectors", kind, gem_id, str(number))
             if peer is not None:
-                sides[name] = Side(partial(peer.sample, "step"), 10)
+                sides[name] = _settled(partial(peer.sample, "step"))
         envs = stack.enter_context(
             closing(
                 SandboxVectorEnv(
@@ -74,9 +76,14 @@ def lockstep(
             )
         )
         envs.reset(seed=1)
-        ours = Side(repeat(steps_of(envs, gem_id, number)), 10)
-        # In turns of ten steps, so that each finds caches as it would alone.
-        return compare(count, ours, Side(partial(floor.sample, "step"), 10), sides, beside.missing)
+        ours = _settled(repeat(steps_of(envs, gem_id, number)))
+        floor_side = _settled(partial(floor.sample, "step"))
+        return compare(count, ours, floor_side, sides, beside.missing)
+
+
+def _settled(sample: Callable[[int], list[float]]) -> Side:
+    """Return a side that takes turns of ten steps, after some by which its caches are its own."""
+    return Side(lambda count: sample(count + _SETTLING)[_SETTLING:], 10)
 
 
 def growth(count: int) -> Samples:
