@@ -6,9 +6,11 @@ its users have forgotten is collected.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 Job = Callable[[], None]
@@ -41,13 +43,15 @@ class Hands:
         self.resting = 0
         self._owner = weakref.ref(owner)
         self._most = most
-        self._wakes = threading.Semaphore(0)  # threads wait for it
+        # Threads wait for what is in it. Cheaper than a semaphore for who wakes them, whom a user
+        # waits for.
+        self._wakes: SimpleQueue[None] = SimpleQueue()
         self._threads: set[threading.Thread] = set()
 
     def call(self, todo: int) -> None:
         """Wake threads, or make one, for so many jobs."""
         for _ in range(min(todo, self.resting)):
-            self._wakes.release()
+            self._wakes.put(None)
         if todo > self.resting and len(self._threads) < self._most:
             thread = threading.Thread(target=self._serve, name="rock-gym-pool", daemon=True)
             self._threads.add(thread)
@@ -57,7 +61,7 @@ class Hands:
         """Wake all, as the owner is closed, and return those that can be waited for."""
         threads = [thread for thread in self._threads if thread is not threading.current_thread()]
         for _ in self._threads:
-            self._wakes.release()
+            self._wakes.put(None)
         return threads
 
     def _serve(self) -> None:
@@ -72,7 +76,8 @@ class Hands:
                     return
                 # Outside the lock: this may be the last reference, whose end closes the owner.
                 owner = None
-                self._wakes.acquire(timeout=rest_s)
+                with contextlib.suppress(Empty):
+                    self._wakes.get(timeout=rest_s)
                 if (owner := self._owner()) is not None:
                     owner._rested()
         finally:
