@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rock_gym.envs.gem_env import GemEnv
@@ -51,11 +52,12 @@ class Crew:
                 config, pool, self._packs_per_sandbox, timeout_s, self._limits, self._poller.post
             )
 
+        config = replace(env.config, many=True)
         with self._lock:
             while True:
                 if self._pack is None or not self._pack.is_alive:
                     self._pack = env.lease_with(begin)
-                worker = self._pack.join(number, env.config)
+                worker = self._pack.join(number, config)
                 if worker is not None:
                     return worker
                 self._pack = None
