@@ -283,7 +283,7 @@ class GemEnv(gym.Env[str, str], EzPickle):
         self._text = self._check_length(compose(reply.observation, reply.info))
         terminated, truncated = bool(reply.terminated), bool(reply.truncated)
         self._in_episode = not (terminated or truncated)
-        info = dict(reply.info)
+        info = reply.info
         if self._gem_info:
             info["gem"] = {
                 "observation": reply.observation,

@@ -360,7 +360,7 @@ class SandboxVectorEnv(Calls, AsyncHalves, Turns, VectorEnv[Any, Any, Any]):  # 
             np.array([slot.reward for slot in slots], dtype=np.float64),
             np.array([slot.terminated for slot in slots], dtype=np.bool_),
             np.array([slot.truncated for slot in slots], dtype=np.bool_),
-            merge_infos([slot.full_info() for slot in slots]),
+            merge_infos([slot.info if slot.final is None else slot.full_info() for slot in slots]),
         )
 
     def _check_open(self) -> None:
